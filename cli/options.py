@@ -1,0 +1,79 @@
+"""The options that mean the same in every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cli import output
+
+DEFAULT_ENCODER = "dinov2_vits14"
+
+
+def _encoder_names(incomplete: str) -> list[str]:
+    from encoders import catalogue
+
+    return [record.name for record in catalogue.checkpoints() if record.name.startswith(incomplete)]
+
+
+def _set_quiet(value: bool) -> bool:
+    output.state.quiet = output.state.quiet or value
+    return value
+
+
+def _set_debug(value: bool) -> bool:
+    output.state.debug = output.state.debug or value
+    return value
+
+
+Encoder = Annotated[
+    str | None,
+    typer.Option(
+        "-e",
+        "--encoder",
+        metavar="NAME",
+        help=f"Encoder by name (see `fewmatch encoders`) or weights file. [default: {DEFAULT_ENCODER}, or the store's]",
+        autocompletion=_encoder_names,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+Dtype = Annotated[
+    Literal["auto", "float32", "bfloat16", "float16"] | None,
+    typer.Option(
+        "--dtype",
+        help="Number format of the network. [default: auto (bfloat16 where the hardware has it), or the store's]",
+    ),
+]
+Size = Annotated[
+    int | None,
+    typer.Option(
+        "--size",
+        metavar="PIXELS",
+        help="Input size, a multiple of the patch size. [default: the encoder's, or the store's]",
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, same episodes.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Quiet = Annotated[bool, typer.Option("--quiet", callback=_set_quiet, help="No progress bars and notes.")]
+Debug = Annotated[bool, typer.Option("--debug", callback=_set_debug, help="Tracebacks for errors.")]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Do not keep the features for next time.")]
+TrustDigest = Annotated[
+    bool, typer.Option("--trust-digest", help="Accept weights whose digest is not the one others observed.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the results there as CSV.")]
+Center = Annotated[
+    str,
+    typer.Option(
+        "--center",
+        metavar="MODE",
+        help="Mean that is subtracted: none, base, support, support+query, separate or feature.",
+    ),
+]
+Base = Annotated[
+    Path | None, typer.Option("--base", metavar="DATA", help="Base set for --center base: a store, images or an .npz.")
+]
+Metric = Annotated[Literal["euclidean", "cosine"], typer.Option("--metric", help="Distance to the class means.")]
+Prenormalize = Annotated[bool, typer.Option("--prenormalize", help="Unit-normalise before centring (EASY's E-M-E).")]

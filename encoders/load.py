@@ -1,0 +1,242 @@
+"""Names, files and state dicts to encoders that are ready to run."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoders import catalogue
+from encoders.checkpoint import detect_family, file_digest, official_names, read_weights, require_match, weights_file
+from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
+from encoders.errors import InputError, WeightsMissingError, WeightsRefusedError
+from encoders.features import Features
+from encoders.models.vit import VisionTransformer, ViTArchitecture, read_architecture
+from encoders.places import weights_folder
+from encoders.preprocessing import Preprocessing
+
+#: What a family's keys and shapes cannot tell, and the entries of its files that are not part of the encoder.
+_FAMILIES: dict[str, dict[str, Any]] = {
+    "dinov2": {"known": {"positions": "scale-factor"}, "ignored": ("mask_token",)},
+    "dinov2_reg": {"known": {"positions": "size"}, "ignored": ("mask_token",)},
+}
+#: Used for a checkpoint without a record: the family's own evaluation sizes.
+_PREPROCESSING = Preprocessing(resize=256, crop=224, dense=518)
+
+
+class FrozenEncoder:
+    """An encoder with weights: evaluation mode, no gradients, on one device in one dtype.
+
+    Attributes:
+        name, family, embed_dim, patch_size, preprocessing: as in the `Encoder` contract.
+        digest: SHA-256 of the weights file, or of the state dict it was made from, in hex.
+        device, dtype: where and in what the network runs. Outputs have this dtype.
+    """
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        *,
+        name: str,
+        family: str,
+        preprocessing: Preprocessing,
+        digest: str,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
+        self.name = name
+        self.family = family
+        self.embed_dim = model.architecture.embed_dim
+        self.patch_size = model.architecture.patch_size
+        self.preprocessing = preprocessing
+        self.digest = digest
+        self.device = device
+        self.dtype = dtype
+
+    @torch.inference_mode()
+    def __call__(self, images: Float[Tensor, "b 3 H W"], /) -> Features:
+        """Features of a batch of normalised images; H and W multiples of `patch_size`."""
+        out: Features = self.model(images.to(self.device, self.dtype))
+        return out
+
+    @torch.inference_mode()
+    def intermediate(
+        self, images: Float[Tensor, "b 3 H W"], layers: Sequence[int], *, norm: bool = True
+    ) -> list[Features]:
+        """Features after the blocks with these indices (0-based, negative from the end), with or without the final norm."""
+        return self.model.intermediate(images.to(self.device, self.dtype), layers, norm)
+
+    def __repr__(self) -> str:
+        return (
+            f"<encoder {self.name}: {self.family}, {self.model.architecture.describe()}, {self.dtype}, {self.device}>"
+        )
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    device: DeviceLike = "auto",
+    dtype: DtypeLike = "auto",
+    trust_digest: bool = False,
+) -> FrozenEncoder:
+    """Load an encoder by its name in the catalogue, or from a weights file of a known family.
+
+    Args:
+        name_or_path: such as `mini` or `dinov2_vits14`; or a `.pth` or `.safetensors` file (official or Hugging Face layout), or a
+            folder with `model.safetensors`. A name wins over a file called the same: write `./mini` for the file.
+        device: `auto` (CUDA, then MPS, then CPU), or a torch device.
+        dtype: `auto` (bfloat16 where the hardware multiplies it natively, else float32), or a torch dtype or its name.
+        trust_digest: accept a file whose digest is not the one that third parties observed.
+
+    Raises:
+        InputError: no such name and no such file.
+        WeightsMissingError: the name is known, its weights are not on this machine.
+        WeightsRefusedError: the file is damaged, unsafe, or not what its name promises.
+    """
+    text = os.fspath(name_or_path)
+    names = {alias for record in catalogue.checkpoints() for alias in (record.name, *record.aliases)}
+    if text not in names and (
+        os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors")
+    ):
+        path = weights_file(text)
+        return from_state_dict(
+            read_weights(path), name=_name_of(path), digest=file_digest(path), device=device, dtype=dtype
+        )
+    record = catalogue.find(text)
+    place = record.location()
+    if place is None:
+        raise WeightsMissingError(missing_weights_message(record))
+    path = place[1]
+    digest = file_digest(path)
+    if (
+        path.name == record.filename
+        and record.sha256
+        and not digest.startswith(record.sha256)
+        and not (trust_digest and record.digest_trust == "observed")
+    ):
+        advice = "delete it and fetch it again" + (
+            ", or pass --trust-digest if you know the file" if record.digest_trust == "observed" else ""
+        )
+        raise WeightsRefusedError(
+            f"{path} is not {record.name}: expected SHA-256 {record.sha256} ({record.digest_trust}), got {digest}: {advice}"
+        )
+    sizes = {"heads": record.architecture["heads"]}
+    return from_state_dict(
+        read_weights(path),
+        record.family,
+        name=record.name,
+        digest=digest,
+        preprocessing=record.preprocessing,
+        device=device,
+        dtype=dtype,
+        **sizes,
+    )
+
+
+def from_state_dict(
+    state: Mapping[str, Tensor],
+    family: str | None = None,
+    *,
+    name: str | None = None,
+    digest: str | None = None,
+    preprocessing: Preprocessing | None = None,
+    device: DeviceLike = "cpu",
+    dtype: DtypeLike = "float32",
+    **architecture: Any,
+) -> FrozenEncoder:
+    """Build an encoder from a state dict in the official or the Hugging Face layout.
+
+    Args:
+        state: tensors by name; wrappers in front of the names (`module.`, `backbone.`) are taken off.
+        family: such as `dinov2` or `dinov2_reg`; None reads it off the keys.
+        architecture: fields of `encoders.models.vit.ViTArchitecture` that keys and shapes cannot tell, such as `heads=2`.
+
+    Raises:
+        InputError: an unknown family, or an architecture option that does not exist.
+        WeightsRefusedError: keys or shapes are not the family's.
+    """
+    unknown = set(architecture) - {f.name for f in fields(ViTArchitecture)}
+    if unknown:
+        raise InputError(
+            f"no architecture option {', '.join(sorted(unknown))}: expected one of {', '.join(f.name for f in fields(ViTArchitecture))}"
+        )
+    state = official_names(state)
+    family = family or detect_family(state)
+    if family not in _FAMILIES:
+        raise InputError(f"no family called {family}: expected one of {', '.join(_FAMILIES)}")
+    rule = _FAMILIES[family]
+    state = {key: value for key, value in state.items() if key not in rule["ignored"]}
+    try:
+        a = read_architecture(state, **{**rule["known"], **architecture})
+    except KeyError as error:
+        raise WeightsRefusedError(
+            f"not the weights of {family}: no entry {error.args[0]} among {len(state)}"
+        ) from error
+    except (ValueError, IndexError) as error:
+        raise WeightsRefusedError(f"not the weights of {family}: {error}") from error
+    if (family == "dinov2_reg") != bool(a.registers):
+        raise WeightsRefusedError(
+            f"not the weights of {family}: got {a.registers} registers; is it {'dinov2_reg' if a.registers else 'dinov2'}?"
+        )
+    with torch.device("meta"):  # no memory for values that are about to be replaced
+        model = VisionTransformer(a)
+    require_match(state, model.state_dict(), f"{family} ({a.describe()})")
+    chosen = choose_dtype(dtype, choose_device(device))
+    model.load_state_dict({key: value.to(chosen) for key, value in state.items()}, strict=True, assign=True)
+    return FrozenEncoder(
+        model,
+        name=name or family,
+        family=family,
+        preprocessing=preprocessing or _fitting(a),
+        digest=digest or state_digest(state),
+        device=choose_device(device),
+        dtype=chosen,
+    )
+
+
+def missing_weights_message(record: catalogue.Checkpoint) -> str:
+    """All that a person needs to get the weights by hand, in one line per fact."""
+    target = weights_folder() / record.filename
+    digest = f"{record.sha256} ({record.digest_trust})" if record.sha256 else "none known"
+    size = f"{record.bytes:,} bytes" if record.bytes else f"about {4 * (record.parameters or 0) / 1e6:,.0f} MB"
+    return "\n".join(
+        [
+            f"the weights of {record.name} are not on this machine; `-e mini` works now, without them",
+            f"  file     {record.filename} ({size})",
+            f"  URL      {record.url}",
+            f"  SHA-256  {digest}",
+            f"  target   {target}",
+            f"  command  curl -fL --create-dirs -o '{target}' '{record.url}'",
+            f"  files in torch.hub's and Hugging Face's caches ({record.hf_repo}) are found there too",
+        ]
+    )
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """A digest of names, shapes and values, for weights that came from no file."""
+    total = hashlib.sha256()
+    for key in sorted(state):
+        tensor = state[key].detach().cpu().contiguous()
+        total.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def _fitting(a: ViTArchitecture) -> Preprocessing:
+    """The family's sizes, or the nearest that this patch size divides."""
+    if _PREPROCESSING.crop % a.patch_size == 0 and _PREPROCESSING.dense % a.patch_size == 0:
+        return _PREPROCESSING
+    crop = max(1, round(_PREPROCESSING.crop / a.patch_size)) * a.patch_size
+    return Preprocessing(resize=round(crop * 256 / 224), crop=crop, dense=a.position_grid * a.patch_size)
+
+
+def _name_of(path: Path) -> str:
+    return path.parent.name if path.name == "model.safetensors" else path.stem

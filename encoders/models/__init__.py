@@ -1,0 +1,1 @@
+"""The network architectures, each a module of its own under its official parameter names."""

@@ -1,0 +1,162 @@
+"""What is to be encoded with what, and into which shards: decided before the first pixel is read."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from encoders.devices import dtype_name
+from encoders.features import Encoder
+from encoders.frame import Frame, crop_frame, dense_frame
+from encoders.images import DECODER_VERSION
+from encoders.listing import ListedImage, list_images
+from encoders.places import feature_cache
+from encoders.preprocessing import Preprocessing
+from encoders.store import Keep, canonical, key_digest
+
+#: A shard holds at most this many images, and with patches about this many bytes.
+SHARD_IMAGES = 1024
+SHARD_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class EncodingPlan:
+    """What is to be encoded with what: made once, before the first pixel is read.
+
+    sources: what the user named, as absolute paths. images: those found there, in the order of the store.
+    preprocessing: at the size asked for. shard_images: images in a shard.
+    """
+
+    sources: list[str]
+    images: list[ListedImage]
+    encoder: Encoder
+    preprocessing: Preprocessing
+    keep: Keep = "global"
+    shard_images: int = SHARD_IMAGES
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """Everything that decides the features; two stores with the same key and images hold the same."""
+        return {
+            "encoder": encoder_facts(self.encoder),
+            "keep": self.keep,
+            "layer": "last",
+            "preprocessing": self._preparation(),
+            "decoder": DECODER_VERSION,
+        }
+
+    def _preparation(self) -> dict[str, Any]:
+        """The part of the preprocessing that is used: a default that is not must not make a store look different."""
+        unused = ("dense",) if self.keep == "global" else ("resize", "crop")
+        used = {name: value for name, value in self.preprocessing.to_json().items() if name not in unused}
+        return used | {"rule": "crop" if self.keep == "global" else "dense"}
+
+    def shards(self) -> list[tuple[str, list[ListedImage], list[tuple[int, int]]]]:
+        """File name, images, and (size, time of change) of each image, shard by shard."""
+        identity = [file_identity(image.path) for image in self.images]
+        key = key_digest(self.key)
+        shards = []
+        for number, start in enumerate(range(0, len(self.images), self.shard_images)):
+            part, facts = self.images[start : start + self.shard_images], identity[start : start + self.shard_images]
+            made_from = canonical([key, [[image.name, *fact] for image, fact in zip(part, facts, strict=True)]])
+            name = f"shard-{number:05d}-{hashlib.blake2b(made_from, digest_size=8).hexdigest()}.safetensors"
+            shards.append((name, part, facts))
+        return shards
+
+    def frame(self, width: int, height: int) -> Frame:
+        """How an image of this size goes into the encoder."""
+        p, patch = self.preprocessing, self.encoder.patch_size
+        if self.keep == "patches":
+            return dense_frame(width, height, size=p.dense, patch=patch)
+        return crop_frame(width, height, resize=p.resize, crop=p.crop, patch=patch)
+
+    def expected_bytes(self) -> int:
+        """Disk space that the features will take, taking photos for 4:3."""
+        vector = 4 * self.encoder.embed_dim
+        if self.keep == "global":
+            return len(self.images) * vector
+        return len(self.images) * (
+            vector + 2 * self.encoder.embed_dim * _dense_patches(self.preprocessing, self.encoder.patch_size)
+        )
+
+
+def plan_encoding(
+    paths: Iterable[str | os.PathLike[str]] | Sequence[ListedImage],
+    encoder: Encoder,
+    *,
+    keep: Keep = "global",
+    size: int | None = None,
+    shard_images: int | None = None,
+) -> EncodingPlan:
+    """List the images and fix the preparation.
+
+    Raises:
+        InputError: there are no images, or `size` does not fit the encoder's patches.
+    """
+    given = list(paths)
+    listed = [item for item in given if isinstance(item, ListedImage)]
+    inputs = [item for item in given if not isinstance(item, ListedImage)]
+    sources = [os.path.abspath(item) for item in inputs] or [os.fspath(image.path) for image in listed]
+    images = list_images(inputs) if inputs else listed
+    preprocessing = encoder.preprocessing.at(size, encoder.patch_size)
+    if shard_images is None:
+        shard_images = SHARD_IMAGES
+        if keep == "patches":
+            per_image = 2 * encoder.embed_dim * _dense_patches(preprocessing, encoder.patch_size)
+            shard_images = max(1, min(SHARD_IMAGES, SHARD_BYTES // per_image))
+    return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images)
+
+
+def encoder_facts(encoder: Encoder) -> dict[str, Any]:
+    """What identifies an encoder in keys and results."""
+    dtype = getattr(encoder, "dtype", torch.float32)
+    return {
+        "name": encoder.name,
+        "digest": getattr(encoder, "digest", None),
+        "dtype": dtype_name(dtype),
+        "embed_dim": encoder.embed_dim,
+        "patch_size": encoder.patch_size,
+    }
+
+
+def cache_folder(plan: EncodingPlan) -> Path:
+    """Where the cache keeps the features of such a plan: by key and by what the user named.
+
+    Not by the images found there, so that a folder with one picture more adds to what is kept.
+    """
+    name = hashlib.blake2b(canonical([plan.key, plan.keep, sorted(plan.sources)]), digest_size=10).hexdigest()
+    return feature_cache() / f"{plan.encoder.name.replace(os.sep, '_')[:40]}-{name}"
+
+
+def key_difference(old: Any, new: dict[str, Any], prefix: str = "") -> str:
+    """The first thing in which two keys differ, in words."""
+    for name, value in new.items():
+        before = old.get(name) if isinstance(old, dict) else None
+        if before != value:
+            return (
+                key_difference(before, value, f"{prefix}{name} ")
+                if isinstance(value, dict)
+                else f"{prefix}{name} was {before}, now {value}"
+            )
+    return "another version"
+
+
+def file_identity(path: Path) -> tuple[int, int]:
+    """Size and time of change; (-1, -1) for what cannot be looked at, which reading will then explain."""
+    try:
+        information = path.stat()
+    except (OSError, ValueError):
+        return -1, -1
+    return information.st_size, information.st_mtime_ns
+
+
+def _dense_patches(preprocessing: Preprocessing, patch: int) -> int:
+    """Patches of a 4:3 photo under the dense rule."""
+    rows = preprocessing.dense // patch
+    return rows * round(rows * 4 / 3)

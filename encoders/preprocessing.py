@@ -1,0 +1,48 @@
+"""How an encoder's input pixels are prepared: a record that travels with the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+from encoders.errors import InputError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an encoder's training and evaluation prepare pixels; it travels with the weights.
+
+    Pixels are RGB, divided by 255, minus `mean`, divided by `std`. Resizing is bicubic with antialiasing, as Pillow does it.
+    For classification the short side becomes `resize` and the central square of side `crop` is kept; for dense use the
+    short side becomes `dense` and nothing is cut off (see `encoders.frame`). All sizes in pixels.
+    """
+
+    resize: int
+    crop: int
+    dense: int
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def at(self, size: int | None, patch: int) -> Preprocessing:
+        """The same preparation at another size; the share that the crop cuts off stays as it is.
+
+        Args:
+            size: side of the crop, and short side for dense use, in pixels; None leaves the defaults.
+            patch: patch size in pixels, of which `size` must be a multiple.
+
+        Raises:
+            InputError: `size` is not a positive multiple of `patch`.
+        """
+        if size is None:
+            return self
+        if size < patch or size % patch:
+            below = max(size // patch, 1) * patch
+            raise InputError(f"size {size} is not a multiple of the patch size {patch}: try {below} or {below + patch}")
+        return dataclasses.replace(self, resize=round(size * self.resize / self.crop), crop=size, dense=size)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"mean": list(self.mean), "std": list(self.std)}

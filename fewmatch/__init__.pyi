@@ -1,0 +1,5 @@
+from encoders import *
+from fewshot import *
+from figures import *
+
+__version__: str

@@ -1,0 +1,141 @@
+"""Centre and project: subtract a named mean of raw vectors, then divide by the Euclidean norm."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoders.errors import InputError
+
+#: Which mean is subtracted (all are means over images, not over classes):
+#: none: nothing. base: the mean of a given base set (SimpleShot's CL2N). support: of the episode's supports.
+#: support+query: of the episode's supports and queries together. separate: supports by their mean, queries by theirs.
+#: feature: each vector by the mean of its own coordinates.
+Center = Literal["none", "base", "support", "support+query", "separate", "feature"]
+CENTERS: tuple[Center, ...] = get_args(Center)
+#: These look at the queries as a set, so that a query's result depends on which others are asked.
+TRANSDUCTIVE: frozenset[Center] = frozenset(("support+query", "separate"))
+
+#: A centred vector this many rounding errors long, measured against what it was centred from, is zero up to rounding.
+_ROUNDING_ERRORS = 16
+
+
+class ZeroVectorError(InputError):
+    """A vector has no direction after centring, so there is nothing to project."""
+
+
+def check_center(center: str) -> Center:
+    """The mode of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if center not in CENTERS:
+        raise InputError(f"no centring called {center}: expected one of {', '.join(CENTERS)}")
+    return center
+
+
+def unit(
+    x: Float[Tensor, "*n d"], scale: Float[Tensor, "*m 1"] | float = 0.0, what: str = "vector"
+) -> Float[Tensor, "*n d"]:
+    """Vectors divided by their Euclidean norm.
+
+    Args:
+        x: vectors along the last axis.
+        scale: size of the vectors that x was computed from; a norm within rounding of zero at that size counts as zero.
+        what: names the vectors in the error.
+
+    Raises:
+        ZeroVectorError: a vector is zero.
+    """
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    zero = norm <= _ROUNDING_ERRORS * torch.finfo(x.dtype).eps * torch.as_tensor(scale, dtype=x.dtype, device=x.device)
+    if bool(zero.any()):
+        place = ", ".join(str(int(i)) for i in zero.nonzero()[0][:-1])
+        raise ZeroVectorError(f"{what} {place} is zero, so it has no direction")
+    projected: Tensor = x / norm
+    return projected
+
+
+def center_table(
+    x: Float[Tensor, "n d"], center: Center, base_mean: Float[Tensor, "d"] | None = None
+) -> Float[Tensor, "n d"]:
+    """Centre and project a whole table, for the modes whose mean is the same in every episode (none, base, feature).
+
+    Raises:
+        InputError: `base` without a mean of fitting length.
+        ZeroVectorError: a row is zero after centring.
+    """
+    if center == "none":
+        return unit(x, what="feature vector")
+    if center == "feature":
+        return unit(
+            shifted(x, x.mean(dim=-1, keepdim=True, dtype=torch.float64)),
+            _size(x),
+            "feature vector centred by its own coordinates,",
+        )
+    if center == "base":
+        if base_mean is None:
+            raise InputError("centring by a base set needs that set: give base features (--base)")
+        if base_mean.shape != x.shape[-1:]:
+            raise InputError(
+                f"expected base features of {x.shape[-1]} dimensions as the others, got {base_mean.shape[-1]}"
+            )
+        return unit(shifted(x, base_mean), _size(x), "feature vector centred by the base set,")
+    raise ValueError(f"{center} takes its mean from each episode")
+
+
+def shifted(x: Float[Tensor, "n d"], mean: Float[Tensor, "d"] | Float[Tensor, "n 1"]) -> Float[Tensor, "n d"]:
+    """x - mean in the dtype of x, subtracted in float64: raw features may share an offset far larger than what tells them apart."""
+    out = torch.empty_like(x)
+    for start in range(0, len(x), 65_536):
+        rows = slice(start, start + 65_536)
+        out[rows] = (x[rows].double() - (mean if mean.ndim == 1 else mean[rows])).to(x.dtype)
+    return out
+
+
+def center_episodes(
+    support: Float[Tensor, "e s d"], query: Float[Tensor, "e q d"], center: Center
+) -> tuple[Float[Tensor, "e s d"], Float[Tensor, "e q d"]]:
+    """Centre and project the raw vectors of episodes by each episode's own mean (support, support+query, separate).
+
+    Raises:
+        ZeroVectorError: a centred vector is zero, as with one support in all.
+    """
+    m = support.mean(dim=1, keepdim=True)
+    m_query = m
+    if center == "support+query":
+        s, q = support.shape[1], query.shape[1]
+        m = m_query = (m * s + query.sum(dim=1, keepdim=True)) / (s + q)
+    elif center == "separate":
+        if query.shape[1] == 1:
+            raise ZeroVectorError(
+                "a single query minus the mean of the queries is zero: `separate` needs two queries or more"
+            )
+        m_query = query.mean(dim=1, keepdim=True)
+    elif center != "support":
+        raise ValueError(f"{center} has one mean for all episodes")
+    if center != "support+query" and support.shape[1] == 1:
+        raise ZeroVectorError(
+            f"a single support minus the mean of the supports is zero: `{center}` needs two supports or more"
+        )
+    return (
+        unit(
+            support - m,
+            torch.linalg.vector_norm(m, dim=-1, keepdim=True),
+            f"support (episode, number) centred by {center},",
+        ),
+        unit(
+            query - m_query,
+            torch.linalg.vector_norm(m_query, dim=-1, keepdim=True),
+            f"query (episode, number) centred by {center},",
+        ),
+    )
+
+
+def _size(x: Float[Tensor, "n d"]) -> Float[Tensor, "n 1"]:
+    norms: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norms

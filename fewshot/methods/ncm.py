@@ -1,0 +1,55 @@
+"""Nearest class mean (Mensink et al. 2013; prototypes as in Snell et al. 2017, features as in SimpleShot, Wang et al. 2019)."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from encoders.errors import InputError
+
+Metric = Literal["euclidean", "cosine"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+
+def class_means(support: Float[Tensor, "e w k d"]) -> Float[Tensor, "e w d"]:
+    """The prototypes: the plain mean of each class's supports, not normalised again."""
+    return support.mean(dim=2)
+
+
+def scores(
+    query: Float[Tensor, "e q d"], means: Float[Tensor, "e w d"], metric: str = "euclidean"
+) -> Float[Tensor, "e q w"]:
+    """Minus the squared Euclidean distance of each query to each mean.
+
+    For `cosine`, the means are brought to length one first (a mean of length zero keeps it). Queries are unit vectors, so the
+    constant 1 stands for their squared length.
+
+    Raises:
+        InputError: an unknown metric.
+    """
+    if metric not in METRICS:
+        raise InputError(f"no metric called {metric}: expected one of {', '.join(METRICS)}")
+    if metric == "cosine":
+        norm = torch.linalg.vector_norm(means, dim=-1, keepdim=True)
+        means = means / torch.where(norm > 0, norm, 1.0)
+    squared = means.square().sum(dim=-1)
+    return torch.baddbmm(-(1 + squared)[:, None, :], query, means.transpose(1, 2), alpha=2)
+
+
+def ncm(
+    support: Float[Tensor, "e w k d"], query: Float[Tensor, "e q d"], metric: str = "euclidean"
+) -> Float[Tensor, "e q w"]:
+    """Score every query against the mean of every class.
+
+    Args:
+        support: centred unit vectors of e episodes, w classes, k shots.
+        query: centred unit vectors of q queries per episode.
+        metric: `euclidean` (smallest distance) or `cosine` (largest cosine); they agree for one shot.
+
+    Returns:
+        (e, q, w) minus the squared distances.
+    """
+    return scores(query, class_means(support), metric)
