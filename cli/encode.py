@@ -93,7 +93,7 @@ def encode(
         print(
             f"{output.printable(out)}: {len(store):,} images{labels}, {len(store.skipped):,} skipped, {encoder_words(store.key)}{state}"
         )
-    if not len(store):
+    if store.rows and not len(store):
         raise InputError(f"none of the {len(store.rows)} images could be used")
     if store.skipped:
         raise typer.Exit(3)

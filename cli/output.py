@@ -33,10 +33,7 @@ def printable(text: str | os.PathLike[str]) -> str:
 def note(text: str) -> None:
     """Something worth knowing, on stderr, unless --quiet."""
     if not state.quiet:
-        print(
-            text.encode(sys.stderr.encoding or "utf-8", "backslashreplace").decode(sys.stderr.encoding or "utf-8"),
-            file=sys.stderr,
-        )
+        print(text, file=sys.stderr)
 
 
 def error(text: str) -> None:

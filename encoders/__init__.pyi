@@ -28,9 +28,9 @@ from .frame import Frame as Frame
 from .images import read_image as read_image
 from .listing import ListedImage as ListedImage
 from .listing import list_images as list_images
-from .load import FrozenEncoder as FrozenEncoder
-from .load import from_state_dict as from_state_dict
-from .load import load as load
+from .loading import FrozenEncoder as FrozenEncoder
+from .loading import from_state_dict as from_state_dict
+from .loading import load as load
 from .preprocessing import Preprocessing as Preprocessing
 from .store import FeatureStore as FeatureStore
 

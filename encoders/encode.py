@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,13 +27,19 @@ from encoders.plan import EncodingPlan, cache_folder, key_difference, plan_encod
 from encoders.store import (
     MANIFEST,
     META,
+    SHARD_NAME,
+    EarlierRows,
     FeatureStore,
     Keep,
     Row,
     Shard,
+    is_store_file,
     key_digest,
+    leftovers,
     read_header,
     read_meta,
+    shard_key,
+    worth_another_try,
     write_manifest,
     write_meta,
 )
@@ -91,21 +97,19 @@ def encode_images(
     """
     plan = plan_encoding(paths, encoder, keep=keep, size=size, shard_images=shard_images)
     folder = Path(out) if out is not None else cache_folder(plan)
-    done = list(
-        encode_shards(
-            plan,
-            folder,
-            shard=shard,
-            overwrite=overwrite,
-            strict=strict,
-            wait=out is None,
-            workers=workers,
-            progress=progress,
-        )
-    )
-    if (folder / MANIFEST).is_file():
+    steps = _steps(plan, folder, shard, overwrite, strict, out is None, workers, progress)
+    rows: list[Row] = []
+    while True:
+        try:
+            rows += next(steps)[0]
+        except StopIteration as end:
+            finished = end.value
+            break
+    if finished:
         return FeatureStore.open(folder)
-    return FeatureStore(folder, plan.key, [row for rows, _ in done for row in rows])
+    if shard[1] == 1:
+        raise FewmatchError(f"another process changed {folder} meanwhile: run this again when it has ended")
+    return FeatureStore(folder, plan.key, rows)
 
 
 def encode_shards(
@@ -124,12 +128,27 @@ def encode_shards(
     The shard is on disk when it is yielded. Use this for results that stream. `wait` waits for another process that writes
     the same folder, instead of raising.
     """
+    yield from _steps(plan, folder, shard, overwrite, strict, wait, workers, progress)
+
+
+def _steps(
+    plan: EncodingPlan,
+    folder: Path,
+    shard: tuple[int, int],
+    overwrite: bool,
+    strict: bool,
+    wait: bool,
+    workers: int | None,
+    progress: Progress | None,
+) -> Generator[tuple[list[Row], Float[np.ndarray, "n d"]], None, bool]:
+    """`encode_shards`; the generator's value says whether the store is finished now."""
     number, parts = shard
     if not 1 <= number <= parts:
         raise InputError(f"no part {number}/{parts}: expected i/n with i from 1 to n")
     with _locked(folder, shard, wait):
-        _claim(folder, plan.key, overwrite)
-        yield from _run(plan, folder, number - 1, parts, strict, workers, progress)
+        # The cache names its folders by key: whatever else such a folder holds is damage, and nobody could choose another one.
+        _claim(folder, plan.key, overwrite or folder == cache_folder(plan))
+        return (yield from _run(plan, folder, number - 1, parts, strict, workers, progress))
 
 
 @contextlib.contextmanager
@@ -139,7 +158,7 @@ def _locked(folder: Path, shard: tuple[int, int], wait: bool) -> Iterator[None]:
     Only that: on file systems where locks do nothing, temporary files of one's own and atomic renames still keep the store whole.
     The lock lies outside the store, so that equal work leaves equal folders.
     """
-    name = hashlib.blake2b(os.fsencode(os.path.abspath(folder)), digest_size=10).hexdigest()
+    name = hashlib.blake2b(os.fsencode(os.path.realpath(folder)), digest_size=10).hexdigest()
     locks = fewmatch_home() / "locks"
     try:
         locks.mkdir(parents=True, exist_ok=True)
@@ -160,38 +179,60 @@ def _locked(folder: Path, shard: tuple[int, int], wait: bool) -> Iterator[None]:
 
 
 def _claim(folder: Path, key: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder a store of this key, or refuse."""
+    """Make the folder a store of this key, or refuse and touch nothing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        present = [entry.name for entry in os.scandir(folder)]
+        present = sorted(os.listdir(folder))
     except OSError as error:
         raise OutputExistsError(f"{folder} cannot be used as a folder: {error.strerror}") from error
+    ours = [name for name in present if is_store_file(name)]
+    foreign = [name for name in present if not is_store_file(name)]
+    shards = [name for name in ours if SHARD_NAME.fullmatch(name)]
     try:
         meta = read_meta(folder)
     except StoreDamagedError:
+        # Many things keep a meta.json: it is a store's where its shards lie around it.
+        if not shards and (foreign or not overwrite):
+            raise _not_a_store(folder, META) from None
         if not overwrite:
             raise
         meta = {"key": None}
-    foreign = [
-        name
-        for name in present
-        if name not in (META, MANIFEST) and not name.startswith(("shard-", ".shard-", f".{META}.", f".{MANIFEST}."))
-    ]
-    if meta is None and foreign:
-        raise OutputExistsError(
-            f"{folder} is not empty and no feature store ({foreign[0]} is in it): choose another folder"
-        )
-    if meta is not None and meta["key"] != key:
-        if not overwrite:
-            raise OutputExistsError(
-                f"{folder} holds features made differently ({key_difference(meta['key'], key)}): choose another folder, or --overwrite"
-            )
-        for name in present:
-            if name not in foreign:
-                (folder / name).unlink()
-        meta = None
     if meta is None:
+        # Without shards a manifest.jsonl may be anybody's; with them, the folder lost its meta.json.
+        if foreign or (MANIFEST in ours and not shards):
+            raise _not_a_store(folder, foreign[0] if foreign else MANIFEST)
+        if all(shard_key(folder / name) in (None, key_digest(key)) for name in shards):
+            with _writing(folder):
+                write_meta(folder, key)
+            return
+        meta = {"key": None}
+    if meta["key"] == key:
+        return
+    if not overwrite:
+        raise OutputExistsError(
+            f"{folder} holds features made differently ({key_difference(meta['key'], key)}): choose another folder, or --overwrite"
+        )
+    with _writing(folder):
+        # The manifest first and the key last: at no moment does one describe shards of the other key.
+        for name in sorted(ours, key=lambda name: name != MANIFEST):
+            if name != META:
+                (folder / name).unlink(missing_ok=True)
         write_meta(folder, key)
+
+
+def _not_a_store(folder: Path, name: str) -> OutputExistsError:
+    return OutputExistsError(f"{folder} is not empty and no feature store ({name} is in it): choose another folder")
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Say what a full or read-only disk means for a store."""
+    try:
+        yield
+    except OSError as error:
+        raise FewmatchError(
+            f"{folder} cannot be written ({error.strerror}): what is done is kept, run this again when that is mended"
+        ) from error
 
 
 def _run(
@@ -202,46 +243,64 @@ def _run(
     strict: bool,
     workers: int | None,
     progress: Progress | None,
-) -> Iterator[tuple[list[Row], Float[np.ndarray, "n d"]]]:
+) -> Generator[tuple[list[Row], Float[np.ndarray, "n d"]], None, bool]:
     key = key_digest(plan.key)
     shards = plan.shards()
     mine = [shard for number, shard in enumerate(shards) if number % parts == part]
-    for number in range(part, len(shards), parts):  # what a killed run of this part left
-        for leftover in folder.glob(f".shard-{number:05d}-*.tmp"):
+    with _writing(folder):
+        for leftover in leftovers(folder, part, parts):
             leftover.unlink(missing_ok=True)
-    earlier = _EarlierRows(folder, key, {name for name, _, _ in shards})
+    earlier = EarlierRows(folder, key, {name for name, _, _ in shards})
     total, done, skipped = sum(len(images) for _, images, _ in mine), 0, 0
     report = progress or (lambda *_: None)
     report(0, total, 0)
     with _decoders(workers) as pool:
         for name, images, facts in mine:
-            shard = _kept(folder / name, key)
-            if shard is None:
+            shard = kept = _kept(folder / name, key, images, facts)
+            if shard is None or worth_another_try(shard.rows):
 
                 def advance(n: int, bad: int, done: int = done, skipped: int = skipped) -> None:
                     report(done + n, total, skipped + bad)
 
                 shard = _encode_shard(plan, images, facts, earlier, pool, strict, advance)
-                shard.write(folder / name, key)
+                if kept is None or kept.rows != shard.rows:
+                    with _writing(folder):
+                        shard.write(folder / name, key)
+            elif strict:
+                _refuse_skipped(shard.rows, images)
             done += len(images)
             skipped += sum(row["status"] != "ok" for row in shard.rows)
             report(done, total, skipped)
             yield _manifest_rows(shard.rows, images, name), shard.global_repr.numpy()
-    _finish(folder, key, shards)
+    return _finish(folder, key, shards)
 
 
-def _finish(folder: Path, key: str, shards: Sequence[tuple[str, list[ListedImage], Any]]) -> None:
-    """Write the manifest once every shard is there, then drop the shards it no longer needs."""
-    if not all((folder / name).is_file() for name, _, _ in shards):
-        return
+def _finish(folder: Path, key: str, shards: Sequence[tuple[str, list[ListedImage], list[tuple[int, int]]]]) -> bool:
+    """Write the manifest once every shard is there, then drop the shards it no longer needs. Returns whether it came to that."""
     rows: list[Row] = []
-    for name, images, _ in shards:
-        rows += _manifest_rows(read_header(folder / name, key)["rows"], images, name)
-    write_manifest(folder, rows)
+    for name, images, facts in shards:
+        try:
+            kept = read_header(folder / name, key)["rows"]
+        except StoreDamagedError:
+            return False  # missing or damaged: the part of the work that it belongs to makes it anew
+        if not _describe(kept, images, facts):
+            return False
+        rows += _manifest_rows(kept, images, name)
     current = {name for name, _, _ in shards}
-    for path in folder.glob("shard-*.safetensors"):
-        if path.name not in current:
-            path.unlink(missing_ok=True)
+    with _writing(folder):
+        write_manifest(folder, rows)
+        for path in folder.iterdir():
+            if SHARD_NAME.fullmatch(path.name) and path.name not in current:
+                path.unlink(missing_ok=True)
+    return True
+
+
+def _refuse_skipped(rows: Sequence[Row], images: Sequence[ListedImage]) -> None:
+    """Raise for the first image that could not be used."""
+    for row, image in zip(rows, images, strict=True):
+        if row["status"] != "ok":
+            reason, _, detail = row["reason"].partition(": ")
+            raise ImageError(reason, f"{detail} ({image.path})")
 
 
 def _manifest_rows(rows: Sequence[Row], images: Sequence[ListedImage], shard: str) -> list[Row]:
@@ -254,58 +313,19 @@ def _manifest_rows(rows: Sequence[Row], images: Sequence[ListedImage], shard: st
     return out
 
 
-def _kept(path: Path, key: str) -> Shard | None:
-    """The shard as an earlier run left it; None where it is missing, damaged, or worth another try at files that could not be read."""
-    if not path.is_file():
-        return None
+def _kept(path: Path, key: str, images: Sequence[ListedImage], facts: Sequence[tuple[int, int]]) -> Shard | None:
+    """The shard as an earlier run left it; None where it is missing, damaged, or another one under this name."""
     try:
         shard = Shard.read(path, key)
     except StoreDamagedError:
         return None
-    return None if any(str(row["reason"]).startswith("io-error") for row in shard.rows) else shard
+    return shard if _describe(shard.rows, images, facts) else None
 
 
-class _EarlierRows:
-    """Features of unchanged images in shards of an earlier run that the present list of images cuts differently."""
-
-    def __init__(self, folder: Path, key: str, current: set[str]) -> None:
-        self._folder, self._key, self._current = folder, key, current
-        self._index: dict[tuple[str, int, int], tuple[Path, int]] | None = None
-        self._open: tuple[Path, Shard | None] | None = None
-
-    def find(self, name: str, fact: tuple[int, int]) -> tuple[Row, Tensor, Tensor | None] | None:
-        """The row, vector and patches of an image in this state, or None."""
-        if self._index is None:
-            self._index = self._read_index()
-        place = self._index.get((name, *fact))
-        if place is None:
-            return None
-        path, position = place
-        if self._open is None or self._open[0] != path:
-            try:
-                self._open = (path, Shard.read(path, self._key))
-            except StoreDamagedError:
-                self._open = (path, None)
-        shard = self._open[1]
-        if shard is None:
-            return None
-        index = sum(row["status"] == "ok" for row in shard.rows[:position])
-        patches = None if shard.feature_map is None else shard.patches(index)
-        return shard.rows[position], shard.global_repr[index], patches
-
-    def _read_index(self) -> dict[tuple[str, int, int], tuple[Path, int]]:
-        index = {}
-        for path in sorted(self._folder.glob("shard-*.safetensors")):
-            try:
-                rows = read_header(path, self._key)["rows"]
-            except StoreDamagedError:
-                continue
-            for position, row in enumerate(rows):
-                if row["status"] == "ok" and (
-                    path.name not in self._current or any(str(r["reason"]).startswith("io-error") for r in rows)
-                ):
-                    index[row["path"], row["size"], row["mtime_ns"]] = (path, position)
-        return index
+def _describe(rows: Sequence[Row], images: Sequence[ListedImage], facts: Sequence[tuple[int, int]]) -> bool:
+    """Whether a shard's rows are of these images in this state."""
+    wanted = [(image.name, *fact) for image, fact in zip(images, facts, strict=True)]
+    return [(row["path"], row["size"], row["mtime_ns"]) for row in rows] == wanted
 
 
 @contextlib.contextmanager
@@ -332,7 +352,7 @@ def _encode_shard(
     plan: EncodingPlan,
     images: Sequence[ListedImage],
     facts: Sequence[tuple[int, int]],
-    earlier: _EarlierRows,
+    earlier: EarlierRows,
     pool: ThreadPoolExecutor,
     strict: bool,
     advance: Callable[[int, int], None],
@@ -354,11 +374,11 @@ def _encode_shard(
     buckets: dict[tuple[int, int], list[tuple[int, UInt8[np.ndarray, "h w 3"]]]] = {}
 
     def flush(bucket: list[tuple[int, UInt8[np.ndarray, "h w 3"]]]) -> None:
-        features = _forward(plan, np.stack([pixels for _, pixels in bucket]))
-        for (i, _), vector, tokens in zip(bucket, features.global_repr, features.feature_map, strict=True):
-            vectors[i] = vector.to("cpu", torch.float32)
-            if plan.keep == "patches":
-                patches[i] = tokens.flatten(0, 1).to("cpu", torch.float16)
+        batch_vectors, batch_patches = _forward(plan, np.stack([pixels for _, pixels in bucket]))
+        for position, (i, _) in enumerate(bucket):
+            vectors[i] = batch_vectors[position]
+            if batch_patches is not None:
+                patches[i] = batch_patches[position]
         bucket.clear()
 
     def prepare(i: int) -> tuple[int, Row, UInt8[np.ndarray, "h w 3"] | None]:
@@ -370,8 +390,7 @@ def _encode_shard(
         rows[i] = row
         if pixels is None:
             if strict:
-                reason, _, detail = row["reason"].partition(": ")
-                raise ImageError(reason, f"{detail} ({images[i].path})")
+                _refuse_skipped([row], [images[i]])
             bad += 1
         else:
             frame = Frame.from_json(row["frame"])
@@ -411,12 +430,33 @@ def _prepare(
     return row | {"status": "ok", "reason": None, "frame": frame.to_json()}, pixels
 
 
-def _forward(plan: EncodingPlan, pixels: UInt8[np.ndarray, "b h w 3"]) -> Features:
+@torch.no_grad()
+def _forward(
+    plan: EncodingPlan, pixels: UInt8[np.ndarray, "b h w 3"]
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b p d"] | None]:
+    """The vectors of a batch as float32 and, where they are kept, its patches as float16: copies, in main memory."""
     device = getattr(plan.encoder, "device", torch.device("cpu"))
     images = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float().div(255)
     mean = torch.tensor(plan.preprocessing.mean, device=device).view(3, 1, 1)
     std = torch.tensor(plan.preprocessing.std, device=device).view(3, 1, 1)
     features: Features = plan.encoder((images - mean) / std)
-    if not bool(torch.isfinite(features.global_repr).all()):
+    vectors = _checked(plan, "vectors", features.global_repr, len(pixels), plan.encoder.embed_dim)
+    vectors = vectors.to("cpu", torch.float32, copy=True)
+    if plan.keep == "global":
+        return vectors, None
+    grid = (pixels.shape[1] // plan.encoder.patch_size, pixels.shape[2] // plan.encoder.patch_size)
+    patches = _checked(plan, "a feature map", features.feature_map, len(pixels), *grid, plan.encoder.embed_dim)
+    patches = patches.flatten(1, 2).to("cpu", torch.float16, copy=True)
+    if not bool(torch.isfinite(patches).all()):
+        raise FewmatchError(
+            f"{plan.encoder.name} gave patches beyond float16, in which they are kept: try --keep global"
+        )
+    return vectors, patches
+
+
+def _checked(plan: EncodingPlan, what: str, features: Tensor, *shape: int) -> Tensor:
+    if tuple(features.shape) != shape:
+        raise FewmatchError(f"{plan.encoder.name} gave {what} of shape {tuple(features.shape)}, expected {shape}")
+    if not bool(torch.isfinite(features).all()):
         raise FewmatchError(f"{plan.encoder.name} gave features that are not finite: try --dtype float32")
     return features

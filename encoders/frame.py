@@ -54,16 +54,18 @@ class Frame:
     def to_pixels(self, row: Any, col: Any) -> tuple[Float[np.ndarray, "*s"], Float[np.ndarray, "*s"]]:
         """The centre of patch (row, col), in original pixels (x, y). Fractions of a patch are welcome."""
         (sx, sy), (ox, oy) = self.scale, self.offset
-        x = (np.asarray(col, np.float64) * self.stride + self.patch / 2 + ox) / sx - 0.5
-        y = (np.asarray(row, np.float64) * self.stride + self.patch / 2 + oy) / sy - 0.5
-        return x, y
+        row, col = _points(row, col)
+        x = (col * self.stride + self.patch / 2 + ox) / sx - 0.5
+        y = (row * self.stride + self.patch / 2 + oy) / sy - 0.5
+        return np.asarray(x), np.asarray(y)
 
     def to_grid(self, x: Any, y: Any) -> tuple[Float[np.ndarray, "*s"], Float[np.ndarray, "*s"]]:
         """The fractional (row, col) whose centre is the original pixel (x, y): the inverse of `to_pixels`."""
         (sx, sy), (ox, oy) = self.scale, self.offset
-        col = ((np.asarray(x, np.float64) + 0.5) * sx - ox - self.patch / 2) / self.stride
-        row = ((np.asarray(y, np.float64) + 0.5) * sy - oy - self.patch / 2) / self.stride
-        return row, col
+        x, y = _points(x, y)
+        col = ((x + 0.5) * sx - ox - self.patch / 2) / self.stride
+        row = ((y + 0.5) * sy - oy - self.patch / 2) / self.stride
+        return np.asarray(row), np.asarray(col)
 
     @property
     def real(self) -> Bool[np.ndarray, "h w"]:
@@ -94,6 +96,12 @@ class Frame:
             scale=(data["scale"][0], data["scale"][1]),
             offset=(data["offset"][0], data["offset"][1]),
         )
+
+
+def _points(first: Any, second: Any) -> tuple[Float[np.ndarray, "*s"], Float[np.ndarray, "*s"]]:
+    """Two coordinates of the same points, brought to one shape."""
+    one, other = np.broadcast_arrays(np.asarray(first, np.float64), np.asarray(second, np.float64))
+    return one, other
 
 
 def crop_frame(width: int, height: int, *, resize: int, crop: int, patch: int) -> Frame:
@@ -143,7 +151,11 @@ def resample(image: UInt8[np.ndarray, "H W 3"], frame: Frame) -> UInt8[np.ndarra
     """The pixels that the encoder gets: Pillow's antialiased bicubic, computed for the part inside the frame only.
 
     Resizing the box alone equals resizing everything and cropping, because Pillow's filter reads the pixels outside the box
-    too; it costs less, and a 1×5000 image does not become 128×640000 on the way.
+    too; it costs less, and a 1×5000 image does not become 128×640000 on the way. Rows come first, then columns, in two calls:
+    8 bits in between make the order matter, and with a box in one call Pillow 13 takes columns first where Pillow 12 did not.
+
+    Raises:
+        ValueError: the image has another size than the frame says, or the frame reaches beyond the image.
     """
     if (image.shape[1], image.shape[0]) != (frame.width, frame.height):
         raise ValueError(
@@ -151,6 +163,16 @@ def resample(image: UInt8[np.ndarray, "H W 3"], frame: Frame) -> UInt8[np.ndarra
         )
     height, width = frame.input_size
     left, top, right, bottom = frame.box
-    # The division above can overshoot the border by one rounding error, which Pillow refuses.
-    box = (max(left, 0.0), max(top, 0.0), min(right, float(frame.width)), min(bottom, float(frame.height)))
-    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC, box=box))
+    if min(left, top) < 0 or right > frame.width * (1 + 1e-9) or bottom > frame.height * (1 + 1e-9):
+        raise ValueError(
+            f"expected a frame within the {frame.width}×{frame.height} px of its image, got {frame.box}: nothing is padded here"
+        )
+    # The division in `box` can overshoot the border by one rounding error, which Pillow refuses.
+    right, bottom = min(right, float(frame.width)), min(bottom, float(frame.height))
+    reach = 2 * max(1.0, (bottom - top) / height) + 1  # the bicubic filter's half-width, and a pixel for rounding
+    first, last = max(0, math.floor(top - reach)), min(frame.height, math.ceil(bottom + reach))
+    wide = Image.fromarray(image[first:last]).resize((width, last - first), _BICUBIC, (left, 0, right, last - first))
+    return np.asarray(wide.resize((width, height), _BICUBIC, (0, top - first, width, bottom - first)))
+
+
+_BICUBIC = Image.Resampling.BICUBIC

@@ -7,13 +7,14 @@ import io
 import os
 import re
 import stat
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from encoders.errors import ImageError
 
@@ -22,6 +23,9 @@ DECODER_VERSION = 1
 
 #: The limit at which Pillow speaks of a decompression bomb. An image above it is skipped before its pixels are allocated.
 MAX_PIXELS = 178_956_970
+
+#: A file larger than this is not read: more than such an image takes without compression.
+MAX_BYTES = 2**31
 
 #: Why an image was skipped; the manifest and every report use these words.
 REASONS = (
@@ -35,8 +39,17 @@ REASONS = (
     "too-elongated",
 )
 
-#: Decoded by OpenCV, which is about twice as fast; the other formats go through Pillow, which notices truncation by itself.
-_OPENCV_FORMATS = {"JPEG", "MPO", "PNG", "WEBP"}
+#: What Pillow may take a file for. The list is closed because among its other plug-ins are formats that any bytes can pass
+#: for, and one (EPS) that runs another program.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF", "JPEG2000")
+
+#: How such files begin: one that does and cannot be read is damaged, any other is not an image.
+_BEGINNINGS = re.compile(
+    rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<WebP>RIFF.{4}WEBP)|(?P<GIF>GIF8[79]a)"
+    rb"|(?P<BMP>BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0)|(?P<TIFF>II[*+]\0|MM\0[*+])|(?P<PNM>P[1-6f]\s)"
+    rb"|(?P<AVIF>.{4}ftypavi[fs])|(?P<JPEG2000>\xff\x4f\xff\x51|\0\0\0\x0cjP  \r\n\x87\n)",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True)
@@ -67,8 +80,11 @@ def read_image(path: str | os.PathLike[str]) -> ImageFile:
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a regular file. Anything else (a pipe would never end) is an `io-error`."""
     try:
-        if not stat.S_ISREG(Path(path).stat().st_mode):
+        information = Path(path).stat()
+        if not stat.S_ISREG(information.st_mode):
             raise ImageError("io-error", "not a regular file")
+        if information.st_size > MAX_BYTES:
+            raise ImageError("too-large", f"a file of {information.st_size / 2**30:.1f} GiB")
         data = Path(path).read_bytes()
     except OSError as error:
         raise ImageError("io-error", error.strerror or type(error).__name__) from error
@@ -92,62 +108,129 @@ def decode(data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], str | None]:
         ImageError: with one of `REASONS`.
     """
     try:
-        with Image.open(io.BytesIO(data)) as header:
-            return _decode(data, header)
-    except Image.DecompressionBombError as error:
-        raise ImageError("too-large", f"more than {MAX_PIXELS:,} pixels") from error
-    except UnidentifiedImageError as error:
-        if data[:4] in (b"II*\0", b"MM\0*"):
-            # The usual TIFF that Pillow does not know has 16 or 32 bits in several channels.
-            return _decode_opencv(data), None
-        raise ImageError("not-an-image", "in no format that can be read") from error
-
-
-def _decode(data: bytes, header: Image.Image) -> tuple[UInt8[np.ndarray, "H W 3"], str | None]:
-    width, height = header.size
-    if width * height > MAX_PIXELS:
-        raise ImageError("too-large", f"{width}×{height} px, more than {MAX_PIXELS:,} pixels")
-    if header.mode in ("F", "I"):
-        raise ImageError("unsupported-depth", "float or 32-bit pixels: save the image with 8 or 16 bits per channel")
-    transparent = header.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in header.info
-    try:
-        note = "first of several frames" if getattr(header, "is_animated", False) else None
-        if header.format in ("JPEG", "MPO") and not _jpeg_is_complete(data):
-            header.load()  # tells a scan that stops early from a harmless missing end marker
-        if header.format in _OPENCV_FORMATS and not transparent:
-            return _decode_opencv(data), note
-        return _decode_pillow(header, transparent), note
+        with _open(data) as header:
+            width, height = header.size
+            if width * height > MAX_PIXELS:
+                raise ImageError("too-large", f"{width}×{height} px, more than {MAX_PIXELS:,} pixels")
+            note = "first of several frames" if getattr(header, "is_animated", False) else None
+            return _pixels(data, header, note is not None), note
     except ImageError:
         raise
     # Pillow's plug-ins raise nearly anything on damaged data, so this is the one place that catches it all.
     except Exception as error:
-        text = str(error).split("\n", maxsplit=1)[0] or type(error).__name__
-        reason = "truncated" if "truncated" in text.lower() else "corrupt"
-        raise ImageError(reason, text) from error
+        raise _failure(data, error) from error
 
 
-def _decode_opencv(data: bytes) -> UInt8[np.ndarray, "H W 3"]:
+def _open(data: bytes) -> Image.Image:
+    Image.init()
+    try:
+        return Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name in Image.OPEN])
+    except UnidentifiedImageError as error:
+        if _kind(data) == "TIFF":
+            raise _unknown_tiff(data) from error
+        raise
+
+
+def _pixels(data: bytes, header: Image.Image, animated: bool) -> UInt8[np.ndarray, "H W 3"]:
+    """By OpenCV where it is as exact as Pillow and faster, or keeps 16 bits; by Pillow otherwise."""
+    transparent = header.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in header.info
+    exif = header.info.get("exif", b"")
+    if header.format in ("JPEG", "MPO"):
+        if not _jpeg_is_complete(data):
+            raise ImageError("truncated", "the JPEG has no end-of-image marker")
+        return _upright(_opencv_rgb(data), _orientation(exif))
+    if header.format == "PNG":
+        return _upright(_decode_png(data, header), _orientation(_png_chunk(data, b"eXIf")))
+    if isinstance(header, TiffImagePlugin.TiffImageFile):
+        return _decode_tiff(data, header, transparent)
+    if header.format == "WEBP" and not transparent and not animated:
+        return _upright(_opencv_rgb(data), _orientation(exif))
+    return _upright(_decode_pillow(header, transparent), _orientation(exif))
+
+
+def _opencv(data: bytes, flags: int) -> np.ndarray:
     try:
         # From bytes, never from a name: cv2.imread ends the interpreter on a name that is not UTF-8.
-        bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error as error:
-        raise ImageError("corrupt", "OpenCV cannot decode it") from error
-    if bgr is None:
-        raise ImageError("corrupt", "OpenCV cannot decode it")
-    return cv2.cvtColor(_to_8_bits(bgr), cv2.COLOR_BGR2RGB)
+        pixels: np.ndarray | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:
+        pixels = None
+    if pixels is None:
+        raise ValueError("OpenCV cannot decode it")
+    return pixels
 
 
-def _decode_pillow(image: Image.Image, transparent: bool) -> UInt8[np.ndarray, "H W 3"]:
-    image.load()
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16"):
-        grey = _to_8_bits(np.asarray(upright).astype(np.uint16))
-        return np.repeat(grey[..., None], 3, axis=2)
+def _opencv_rgb(data: bytes) -> np.ndarray:
+    # Orientation is left to `_upright`: OpenCV overlooks EXIF that is not the first block of its kind.
+    bgr = _opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
+
+
+def _decode_png(data: bytes, header: Image.Image) -> np.ndarray:
+    depth, colour_type = data[24], data[25]
+    pixels = _opencv(data, cv2.IMREAD_UNCHANGED)
+    if pixels.ndim == 3 and pixels.shape[2] == 4:
+        return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
+    rgb = cv2.cvtColor(_to_8_bits(pixels), cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)
+    key = header.info.get("transparency")
+    if key is not None and colour_type in (0, 2):  # one grey value or colour stands for transparent
+        value = np.atleast_1d(np.asarray(key, np.int64))[::-1] * (255 // (2**depth - 1) if depth < 8 else 1)
+        rgb[(pixels.reshape(*pixels.shape[:2], -1) == value).all(axis=2)] = 255
+    return rgb
+
+
+def _decode_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, transparent: bool) -> np.ndarray:
+    tags = header.tag_v2
+    bits, channels = set(tags.get(_BITS, (1,))), tags.get(_CHANNELS, 1)
+    if set(tags.get(_SAMPLE_FORMAT, (1,))) - {1, 4} or bits - {1, 2, 4, 8, 16} or header.mode in ("I", "F", "LAB"):
+        raise _unsupported_tiff(tags)
+    if bits != {16} or (channels == 1 and header.mode.startswith("I;16")):
+        rgb = _decode_pillow(header, transparent)
+        # Pillow inverts where 0 means white, but not with 16 bits.
+        inverted = bits == {16} and tags.get(_PHOTOMETRIC) == 0
+        return _upright(255 - rgb if inverted else rgb, tags.get(_ORIENTATION, 1))
+    if tags.get(_PHOTOMETRIC) != 2 or tags.get(_PLANAR, 1) != 1 or channels not in (3, 4):
+        raise _unsupported_tiff(tags)  # Pillow and OpenCV would read it without complaint, and wrongly
+    pixels = _opencv(data, cv2.IMREAD_UNCHANGED)  # turned upright by OpenCV, whatever its flags
     if transparent:
-        rgba = upright.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        upright = Image.alpha_composite(white, rgba)
-    return np.asarray(upright.convert("RGB"))
+        return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), premultiplied=tags.get(_EXTRA) == (1,))
+    return cv2.cvtColor(_to_8_bits(pixels[..., :3]), cv2.COLOR_BGR2RGB)
+
+
+_BITS, _PHOTOMETRIC, _ORIENTATION, _CHANNELS, _PLANAR, _EXTRA, _SAMPLE_FORMAT = 258, 262, 274, 277, 284, 338, 339
+
+
+def _unknown_tiff(data: bytes) -> ImageError:
+    """Why Pillow does not know a TIFF: the layout of its pixels, unless its directory cannot be read either."""
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if 0x2B in data[2:4] else 8])
+    file = io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    if not {256, 257, _PHOTOMETRIC} <= set(tags):
+        return ImageError("corrupt", "a TIFF whose directory cannot be read")
+    return _unsupported_tiff(tags)
+
+
+def _unsupported_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2) -> ImageError:
+    channels = tags.get(_CHANNELS, 1)
+    kind = {2: "signed ", 3: "float "}.get(max(tags.get(_SAMPLE_FORMAT, (1,))), "")
+    planes = " in planes" if channels > 1 and tags.get(_PLANAR, 1) == 2 else ""
+    return ImageError(
+        "unsupported-depth",
+        f"TIFF pixels of {channels} × {kind}{max(tags.get(_BITS, (1,)))} bits{planes}: save it as 8- or 16-bit grey or RGB",
+    )
+
+
+def _decode_pillow(image: Image.Image, transparent: bool) -> np.ndarray:
+    if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
+        raise ImageError("unsupported-depth", "float or 32-bit pixels: save the image with 8 or 16 bits per channel")
+    image.load()
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow stretches a PGM of more than 8 bits to 16
+        return cv2.cvtColor(_to_8_bits(np.asarray(image).astype(np.uint16)), cv2.COLOR_GRAY2RGB)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if transparent:
+        return _on_white(np.asarray(image.convert("RGBA")))
+    return np.array(image.convert("RGB"))
 
 
 def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
@@ -158,32 +241,99 @@ def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     raise ImageError("unsupported-depth", f"{pixels.dtype} pixels: save the image with 8 or 16 bits per channel")
 
 
+def _on_white(rgba: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
+    """(H, W, 4) of 8 or 16 bits on white, as (H, W, 3) uint8, rounded once."""
+    rgb = np.empty((*rgba.shape[:2], 3), np.uint8)
+    top = 255 if rgba.dtype == np.uint8 else 65535
+    divisor = np.uint32(top * (top // 255))
+    for start in range(0, len(rgba), 256):  # a block of rows at a time, for the memory
+        block = rgba[start : start + 256].astype(np.uint32)
+        colour, alpha = block[..., :3], block[..., 3:]
+        colour = np.minimum(colour, alpha) * np.uint32(top) if premultiplied else colour * alpha
+        whole, rest = np.divmod(colour + np.uint32(top) * (np.uint32(top) - alpha), divisor)
+        rgb[start : start + 256] = whole + (rest > divisor // 2)
+    return rgb
+
+
+def _orientation(exif: bytes) -> int:
+    """What EXIF says about the way up; 1, upright, where it says nothing or cannot be read."""
+    tags = Image.Exif()
+    try:
+        tags.load(exif)
+        return int(tags.get(_ORIENTATION, 1))
+    except (OSError, SyntaxError, ValueError, TypeError, LookupError, struct.error):
+        return 1
+
+
+def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
+    if orientation in (5, 6, 7, 8):
+        rgb = cv2.transpose(rgb)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return rgb if flip is None else cv2.flip(rgb, flip)
+
+
+def _png_chunk(data: bytes, wanted: bytes) -> bytes:
+    position = 8
+    while position + 8 <= len(data):
+        length = int.from_bytes(data[position : position + 4], "big")
+        if data[position + 4 : position + 8] == wanted:
+            return data[position + 8 : position + 8 + length]
+        position += length + 12
+    return b""
+
+
+def _kind(data: bytes) -> str | None:
+    begins = _BEGINNINGS.match(data)
+    return begins.lastgroup if begins else None
+
+
+def _failure(data: bytes, error: Exception) -> ImageError:
+    """The reason why data cannot be decoded, from how they begin and end and from what the decoder said."""
+    if isinstance(error, Image.DecompressionBombError):
+        return ImageError("too-large", f"more than {MAX_PIXELS:,} pixels")
+    if isinstance(error, MemoryError):
+        return ImageError("too-large", "not enough memory to decode it")
+    kind = _kind(data)
+    if kind is None:
+        return ImageError("not-an-image", "in no format that can be read")
+    text = str(error).split("\n", maxsplit=1)[0] or type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        text = f"begins like a {kind} file, but cannot be read"
+    cut = (
+        (kind == "JPEG" and not _jpeg_is_complete(data))
+        or (kind == "PNG" and b"IEND" not in data)
+        or (kind == "WebP" and int.from_bytes(data[4:8], "little") + 8 > len(data))
+        or re.search("truncated|EOF|only got|not enough", text) is not None
+    )
+    return ImageError("truncated" if cut else "corrupt", text)
+
+
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 
 def _jpeg_is_complete(data: bytes) -> bool:
     """Whether the end-of-image marker of the (first) picture is there.
 
-    libjpeg, and so OpenCV, fills what is missing with grey and says nothing. The segments are walked because thumbnails inside
-    EXIF carry end markers of their own, and because bytes may follow the end. Source: ITU-T T.81, annex B.
+    libjpeg fills what is missing with grey and says nothing, and without the marker nobody can tell whether all is there. The
+    segments are walked because thumbnails inside EXIF carry end markers of their own, and because bytes may follow the end.
+    Source: ITU-T T.81, annex B.
     """
     position = 2
-    while position + 4 <= len(data) or data[position : position + 2] == b"\xff\xd9":
-        if data[position] != 0xFF:
+    while True:
+        start = data.find(b"\xff", position)
+        if start < 0 or start + 1 >= len(data):
             return False
-        marker = data[position + 1]
+        marker = data[start + 1]
         if marker == 0xD9:
             return True
         if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # markers without a length
-            position += 2
-            continue
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+            position = start + 1
+        elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # without a length
+            position = start + 2
+        else:
+            position = start + 2 + max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
         if marker == 0xDA:  # entropy-coded data follow the scan header, up to the next marker
             found = _MARKER_IN_SCAN.search(data, position)
             if found is None:
                 return False
             position = found.start()
-    return False

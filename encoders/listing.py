@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,6 +42,7 @@ class ListedImage:
     """One image that was asked for.
 
     path: where to read it. name: its relative path with forward slashes, unique in the list. label: its class, or None.
+    `path` ends with `name`, which may begin with `..` where a list names what lies outside its folder.
     """
 
     path: Path
@@ -50,8 +52,10 @@ class ListedImage:
     @property
     def root(self) -> str:
         """The folder that `name` is relative to."""
-        full, name = os.fspath(self.path), self.name
-        return full[: -len(name)].rstrip("/") if full.endswith(name) else os.path.dirname(full)
+        full = self.path.as_posix()
+        if not full.endswith("/" + self.name):
+            return os.path.dirname(full)
+        return full[: -len(self.name)].rstrip("/") or "/"
 
 
 def list_images(inputs: Iterable[str | os.PathLike[str]]) -> list[ListedImage]:
@@ -61,27 +65,21 @@ def list_images(inputs: Iterable[str | os.PathLike[str]]) -> list[ListedImage]:
     `.txt` or `.lst` with a path a line, `.csv` with the columns `path` and, if wanted, `label`; paths in a list are relative to
     its folder.
     Hidden files and folders are left out, links to folders are followed but never in a circle, a file listed twice counts once.
-    With several inputs, names start with the name of their input where they would clash otherwise.
+    With several inputs, names start with the name of the folder they are relative to where they would clash otherwise.
 
     Raises:
-        InputError: an input does not exist, a list cannot be read, or there is no image at all.
+        InputError: an input does not exist, a list cannot be read or contradicts itself, or there is no image at all.
     """
-    groups = []
-    seen: set[Path] = set()
-    for source in (Path(os.path.abspath(source)) for source in inputs):
-        new = []
+    sources = [Path(os.path.abspath(source)) for source in inputs]
+    found: dict[str, ListedImage] = {}
+    for source in sources:
         for image in _list_one(source):
-            if image.path not in seen:
-                seen.add(image.path)
-                new.append(image)
-        groups.append((source, new))
-    images = [image for _, group in groups for image in group]
+            found.setdefault(os.path.normpath(image.path), image)
+    images = list(found.values())
     if not images:
-        raise InputError(
-            "no images in " + ", ".join(str(source) for source, _ in groups) + ": expected files such as .jpg or .png"
-        )
+        raise InputError("no images in " + ", ".join(map(str, sources)) + ": expected files such as .jpg or .png")
     if _first_twice(images):
-        images = [image for source, group in groups for image in _with_folder(group, source)]
+        images = [_with_folder(image) for image in images]
     twice = _first_twice(images)
     if twice:
         raise InputError(f"two different images would both be called {twice}: give their common parent folder instead")
@@ -93,11 +91,10 @@ def _first_twice(images: Sequence[ListedImage]) -> str | None:
     return next((name for name, times in count.items() if times > 1), None)
 
 
-def _with_folder(images: Sequence[ListedImage], source: Path) -> list[ListedImage]:
-    """The images of one input under names that start with the input's own."""
-    if source.is_dir():
-        return [ListedImage(image.path, f"{source.name}/{image.name}", image.label) for image in images]
-    return [ListedImage(image.path, f"{image.path.parent.name}/{image.name}", image.label) for image in images]
+def _with_folder(image: ListedImage) -> ListedImage:
+    """The same image under a name that starts with the folder it was relative to."""
+    folder = os.path.basename(image.root)
+    return ListedImage(image.path, f"{folder}/{image.name}", image.label) if folder else image
 
 
 def _list_one(source: Path) -> list[ListedImage]:
@@ -138,22 +135,45 @@ def _walk(folder: Path, above: Sequence[tuple[int, int]], prefix: str = "") -> I
 
 def _read_list(source: Path) -> list[ListedImage]:
     try:
-        text = source.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = source.read_bytes().decode("utf-8-sig", errors="surrogateescape")
     except OSError as error:
         raise InputError(f"the list {source} cannot be read: {error.strerror}") from error
-    if source.suffix.lower() == ".csv":
-        rows = csv.DictReader(text.splitlines(), skipinitialspace=True)
-        if "path" not in (rows.fieldnames or ()):
-            got = ", ".join(rows.fieldnames or ()) or "nothing"
-            raise InputError(f"the list {source} has no column path: expected the header path or path,label, got {got}")
-        wanted = [(row["path"], row.get("label") or None) for row in rows if row["path"]]
-    else:
-        wanted = [(line.strip(), None) for line in text.splitlines() if line.strip()]
+    wanted = _csv_rows(source, text) if source.suffix.lower() == ".csv" else _lines(text)
     if not wanted:
         raise InputError(f"the list {source} names no image")
+    labels: dict[str, str] = {}
     images = []
-    for name, label in wanted:
-        path = Path(os.path.abspath(source.parent / name))
-        relative = os.path.relpath(path, source.parent).replace(os.sep, "/")
-        images.append(ListedImage(path, relative, label))
+    for entry, label in wanted:
+        image = _relative_to(source.parent, entry, label)
+        if label is not None and labels.setdefault(image.name, label) != label:
+            raise InputError(f"the list {source} gives {entry} two labels: {labels[image.name]} and {label}")
+        images.append(image)
     return images
+
+
+def _lines(text: str) -> list[tuple[str, str | None]]:
+    # Not splitlines(), which also splits at characters that a name may hold.
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return [(line.strip(), None) for line in lines if line.strip()]
+
+
+def _csv_rows(source: Path, text: str) -> list[tuple[str, str | None]]:
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), skipinitialspace=True))
+    except csv.Error as error:
+        raise InputError(f"the list {source} cannot be read as CSV: {error}") from error
+    columns = [name.strip() for name in rows[0]] if rows else []
+    if "path" not in columns:
+        got = ", ".join(columns) or "nothing"
+        raise InputError(f"the list {source} has no column path: expected the header path or path,label, got {got}")
+    cells = [dict(zip(columns, row, strict=False)) for row in rows[1:]]
+    return [(row["path"], row.get("label", "").strip() or None) for row in cells if row.get("path")]
+
+
+def _relative_to(folder: Path, entry: str, label: str | None) -> ListedImage:
+    """A list's entry with its name relative to the list's folder."""
+    name = os.path.relpath(folder / entry, folder)
+    if name.split(os.sep)[0] == os.pardir:
+        folder = Path(os.path.realpath(folder))  # from a link to a folder, ".." leads elsewhere
+        name = os.path.relpath(folder / entry, folder)
+    return ListedImage(folder / name, name.replace(os.sep, "/"), label)

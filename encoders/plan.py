@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from encoders.devices import dtype_name
+from encoders.errors import InputError
 from encoders.features import Encoder
 from encoders.frame import Frame, crop_frame, dense_frame
 from encoders.images import DECODER_VERSION
@@ -99,9 +101,17 @@ def plan_encoding(
     Raises:
         InputError: there are no images, or `size` does not fit the encoder's patches.
     """
+    if shard_images is not None and shard_images < 1:
+        raise InputError(f"no shards of {shard_images} images: expected at least 1")
     given = list(paths)
     listed = [item for item in given if isinstance(item, ListedImage)]
     inputs = [item for item in given if not isinstance(item, ListedImage)]
+    if not given:
+        raise InputError("no images: expected folders, image files, list files or their listing")
+    if listed and inputs:
+        raise InputError("paths and listed images together: expected one or the other")
+    if len({image.name for image in listed}) < len(listed):
+        raise InputError("two of the listed images have the same name: names tell them apart in the store")
     sources = [os.path.abspath(item) for item in inputs] or [os.fspath(image.path) for image in listed]
     images = list_images(inputs) if inputs else listed
     preprocessing = encoder.preprocessing.at(size, encoder.patch_size)
@@ -131,7 +141,8 @@ def cache_folder(plan: EncodingPlan) -> Path:
     Not by the images found there, so that a folder with one picture more adds to what is kept.
     """
     name = hashlib.blake2b(canonical([plan.key, plan.keep, sorted(plan.sources)]), digest_size=10).hexdigest()
-    return feature_cache() / f"{plan.encoder.name.replace(os.sep, '_')[:40]}-{name}"
+    readable = re.sub(r"[^\w.-]", "_", plan.encoder.name, flags=re.ASCII)[:40]
+    return feature_cache() / f"{readable}-{name}"
 
 
 def key_difference(old: Any, new: dict[str, Any], prefix: str = "") -> str:

@@ -1,11 +1,11 @@
 """A folder that keeps the features of many images: shards, one manifest, and the key that says what made them.
 
-    meta.json          schema, key (encoder, weights, dtype, preprocessing, …) and counts; no times, so equal work gives equal bytes
+    meta.json          schema, key (encoder, weights, dtype, preprocessing, …); no times, so equal work gives equal bytes
     manifest.jsonl     one line per image: path, root, label, size, mtime_ns, sha256, status, reason, note, frame, shard, row
     shard-*.safetensors  global_repr (n, D) float32; with `keep="patches"` also feature_map (patches of all images, D) float16
 
-A shard is complete in itself (it carries its images' facts and a checksum over everything), is written atomically, and its name says
-which images in which state it was made from. So whatever a killed run left is either a whole shard or nothing, and the
+A shard is complete in itself (it carries its images' facts and checksums that cover every byte), is written atomically, and its name
+says which images in which state it was made from. So whatever a killed run left is either a whole shard or nothing, and the
 manifest, written last, only ever describes shards that are there.
 """
 
@@ -15,6 +15,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,6 +35,14 @@ from encoders.writing import write_atomically
 
 SCHEMA = 1
 META, MANIFEST = "meta.json", "manifest.jsonl"
+SHARD_NAME = re.compile(r"shard-(\d{5,})-[0-9a-f]{16}\.safetensors")
+_TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.tmp")
+
+#: What stands in a shard's header in place of its checksum while that is computed.
+_BLANK = b"0" * 64
+
+#: What a line of the manifest says beyond its shard's own row.
+_PLACE = ("root", "label", "shard", "row")
 
 Keep = Literal["global", "patches"]
 Row = dict[str, Any]
@@ -79,18 +88,22 @@ class Shard:
             tensors["feature_map"] = self.feature_map.contiguous()
         return tensors
 
-    def _checksum(self, key: str) -> str:
-        total = hashlib.sha256(canonical([key, self.rows]))
+    def _checksum(self) -> str:
+        total = hashlib.sha256()
         for name, tensor in sorted(self._tensors().items()):
             total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
         return total.hexdigest()
 
     def write(self, path: Path, key: str) -> Path:
         """Write the shard whole or not at all. `key` is the store's `key_digest`."""
+        header = {"features": self._checksum(), "key": key, "rows": self.rows, "sha256": _BLANK.decode()}
         # One entry only: safetensors keeps metadata in a hash map, and several would be written in any order.
-        header = {"fewmatch": canonical({"key": key, "rows": self.rows, "sha256": self._checksum(key)}).decode()}
-        return write_atomically(path, safetensors.torch.save(self._tensors(), header))
+        data = safetensors.torch.save(self._tensors(), {"fewmatch": canonical(header).decode()})
+        head = data[: 8 + int.from_bytes(data[:8], "little")]
+        before, _, after = head.rpartition(_BLANK)
+        signed = before + hashlib.sha256(head).hexdigest().encode() + after
+        return write_atomically(path, signed, memoryview(data)[len(head) :])
 
     @classmethod
     def read(cls, path: Path, key: str) -> Shard:
@@ -103,37 +116,62 @@ class Shard:
         try:
             tensors = safetensors.torch.load_file(path)
             shard = cls(header["rows"], tensors["global_repr"], tensors.get("feature_map"))
-            sound = shard._checksum(key) == header["sha256"]
+            sound = shard._checksum() == header["features"]
         except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-            raise StoreDamagedError(
-                f"{path} is damaged ({error}): run `fewmatch encode` again, it makes this shard anew"
-            ) from error
+            raise _damaged(path, error) from error
         if not sound:
-            raise StoreDamagedError(
-                f"{path} is damaged (its checksum differs): run `fewmatch encode` again, it makes this shard anew"
-            )
+            raise _damaged(path, "its checksum differs")
         return shard
 
 
 def read_header(path: Path, key: str) -> dict[str, Any]:
-    """A shard's own description, without reading its features.
+    """A shard's own description, checked, without reading its features.
 
     Raises:
         StoreDamagedError: as `Shard.read`.
     """
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            header = json.loads(file.metadata()["fewmatch"])
-        made_with, _, _ = header["key"], header["rows"], header["sha256"]
-    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise StoreDamagedError(
-            f"{path} is damaged ({error}): run `fewmatch encode` again, it makes this shard anew"
-        ) from error
-    if made_with != key:
+    header = _read_header(path)
+    if header["key"] != key:
         raise StoreDamagedError(
             f"{path} belongs to another store: run `fewmatch encode` again, it makes this shard anew"
         )
-    return dict(header)
+    return header
+
+
+def _read_header(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            length = file.read(8)
+            announced = int.from_bytes(length, "little")
+            if announced > os.fstat(file.fileno()).st_size:
+                raise ValueError("its header is cut off")
+            head = length + file.read(announced)
+        header = dict(json.loads(json.loads(head[8:])["__metadata__"]["fewmatch"]))
+        before, _, after = head.rpartition(header["sha256"].encode())
+        if hashlib.sha256(before + _BLANK + after).hexdigest() != header["sha256"]:
+            raise ValueError("the checksum of its header differs")
+    except (OSError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    return header
+
+
+def _without_place(row: Row) -> Row:
+    """A line of the manifest as its shard has it."""
+    return {name: value for name, value in row.items() if name not in _PLACE}
+
+
+def _outdated(path: Path) -> StoreDamagedError:
+    """For a shard that is sound but not the one the manifest was written for: a run that was killed may have renewed it."""
+    return StoreDamagedError(
+        f"{path} holds other images than {MANIFEST} says: run `fewmatch encode` again, it writes {MANIFEST} anew"
+    )
+
+
+def _damaged(path: Path, found: Exception | str) -> StoreDamagedError:
+    if isinstance(found, FileNotFoundError):
+        return StoreDamagedError(f"{path} is missing: run `fewmatch encode` again, it makes this shard anew")
+    what = found.strerror if isinstance(found, OSError) else found
+    return StoreDamagedError(f"{path} is damaged ({what}): run `fewmatch encode` again, it makes this shard anew")
 
 
 @dataclass(frozen=True)
@@ -165,6 +203,8 @@ class FeatureStore:
             )
         try:
             rows = [json.loads(line) for line in (path / MANIFEST).read_text(encoding="ascii").splitlines()]
+            if not rows or not all(isinstance(row, dict) and {*_PLACE, "path", "status"} <= row.keys() for row in rows):
+                raise ValueError("its lines do not describe images")
         except (OSError, ValueError) as error:
             raise StoreDamagedError(
                 f"{path / MANIFEST} cannot be read ({error}): delete it and run `fewmatch encode` again"
@@ -205,10 +245,14 @@ class FeatureStore:
         """Shard by shard: the manifest lines of all its images, and the vectors of the usable ones.
 
         Raises:
-            StoreDamagedError: a shard is damaged.
+            StoreDamagedError: a shard is damaged, or holds other images than the manifest says.
         """
-        for name, rows in itertools.groupby(self.rows, key=lambda row: row["shard"]):
-            yield list(rows), Shard.read(self.path / name, key_digest(self.key)).global_repr.numpy()
+        for name, group in itertools.groupby(self.rows, key=lambda row: row["shard"]):
+            rows = list(group)
+            shard = Shard.read(self.path / name, key_digest(self.key))
+            if [_without_place(row) for row in rows] != shard.rows:
+                raise _outdated(self.path / name)
+            yield rows, shard.global_repr.numpy()
 
     def frame(self, index: int) -> Frame:
         """The geometry of the usable image with this index."""
@@ -219,16 +263,24 @@ class FeatureStore:
 
         Raises:
             InputError: the store was made without patches.
+            StoreDamagedError: the shard's header is damaged, or it holds other images than the manifest says.
         """
         row = self.images[index]
-        header = read_header(self.path / row["shard"], key_digest(self.key))
-        ends = Shard(header["rows"], torch.zeros(0, 0)).patch_ends
-        with safetensors.safe_open(self.path / row["shard"], "np") as file:
-            if "feature_map" not in file.keys():  # noqa: SIM118 - not a dict
-                raise InputError(
-                    f"the store {self.path} keeps one vector per image: encode with --keep patches for feature maps"
-                )
-            patches = file.get_slice("feature_map")[ends[row["row"]] : ends[row["row"] + 1]]
+        path = self.path / row["shard"]
+        kept = read_header(path, key_digest(self.key))["rows"]
+        usable = [line for line in kept if line["status"] == "ok"]
+        if row["row"] not in range(len(usable)) or usable[row["row"]] != _without_place(row):
+            raise _outdated(path)
+        ends = Shard(kept, torch.zeros(0, 0)).patch_ends
+        try:
+            with safetensors.safe_open(path, "np") as file:
+                if "feature_map" not in file.keys():  # noqa: SIM118 - not a dict
+                    raise InputError(
+                        f"the store {self.path} keeps one vector per image: encode with --keep patches for feature maps"
+                    )
+                patches = file.get_slice("feature_map")[ends[row["row"]] : ends[row["row"] + 1]]
+        except (safetensors.SafetensorError, OSError) as error:
+            raise _damaged(path, error) from error
         h, w = row["frame"]["grid"]
         return np.asarray(patches, np.float32).reshape(h, w, -1)
 
@@ -238,8 +290,82 @@ class FeatureStore:
         Raises:
             StoreDamagedError: naming the first shard that is missing or damaged.
         """
-        for name in dict.fromkeys(row["shard"] for row in self.rows):
-            Shard.read(self.path / name, key_digest(self.key))
+        for _ in self.portions():
+            pass
+
+
+def is_store_file(name: str) -> bool:
+    """Whether a store makes files of this name; temporary ones on the way to them count."""
+    final = _TEMPORARY.fullmatch(name)
+    name = final[1] if final else name
+    return name in (META, MANIFEST) or SHARD_NAME.fullmatch(name) is not None
+
+
+def leftovers(folder: Path, part: int, parts: int) -> list[Path]:
+    """Temporary files that a killed run of this part of the work (counted from 0) may have left."""
+    found = []
+    for path in folder.glob(".*.tmp"):
+        final = _TEMPORARY.fullmatch(path.name)
+        shard = SHARD_NAME.fullmatch(final[1]) if final else None
+        if is_store_file(path.name) and (shard is None or int(shard[1]) % parts == part):
+            found.append(path)
+    return found
+
+
+def shard_key(path: Path) -> str | None:
+    """The `key_digest` that a shard was made with, or None for a damaged one."""
+    try:
+        return str(_read_header(path)["key"])
+    except StoreDamagedError:
+        return None
+
+
+def worth_another_try(rows: Sequence[Row]) -> bool:
+    """Whether there are files that could not be read: a disk may be back, or permissions mended."""
+    return any(str(row["reason"]).startswith("io-error") for row in rows)
+
+
+class EarlierRows:
+    """Features of unchanged images in shards of an earlier run that the present list of images cuts differently."""
+
+    def __init__(self, folder: Path, key: str, current: set[str]) -> None:
+        self._folder, self._key, self._current = folder, key, current
+        self._index: dict[tuple[str, int, int], tuple[Path, int]] | None = None
+        self._open: tuple[Path, Shard | None] | None = None
+
+    def find(self, name: str, fact: tuple[int, int]) -> tuple[Row, Tensor, Tensor | None] | None:
+        """The row, vector and patches of an image in this state, or None."""
+        if self._index is None:
+            self._index = self._read_index()
+        place = self._index.get((name, *fact))
+        if place is None:
+            return None
+        path, position = place
+        if self._open is None or self._open[0] != path:
+            try:
+                self._open = (path, Shard.read(path, self._key))
+            except StoreDamagedError:
+                self._open = (path, None)
+        shard = self._open[1]
+        if shard is None or shard.rows[position]["status"] != "ok":  # another process renewed it just now
+            return None
+        index = sum(row["status"] == "ok" for row in shard.rows[:position])
+        patches = None if shard.feature_map is None else shard.patches(index)
+        return shard.rows[position], shard.global_repr[index], patches
+
+    def _read_index(self) -> dict[tuple[str, int, int], tuple[Path, int]]:
+        index = {}
+        for path in sorted(path for path in self._folder.iterdir() if SHARD_NAME.fullmatch(path.name)):
+            try:
+                rows = read_header(path, self._key)["rows"]
+            except StoreDamagedError:
+                continue
+            if path.name in self._current and not worth_another_try(rows):
+                continue
+            for position, row in enumerate(rows):
+                if row["status"] == "ok":
+                    index[row["path"], row["size"], row["mtime_ns"]] = (path, position)
+        return index
 
 
 def read_meta(path: Path) -> dict[str, Any] | None:
@@ -250,8 +376,8 @@ def read_meta(path: Path) -> dict[str, Any] | None:
     """
     try:
         meta = json.loads((path / META).read_text(encoding="ascii"))
-        schema, _ = meta["schema"], meta["key"]
-    except FileNotFoundError:
+        schema, _ = meta["schema"], dict(meta["key"])
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StoreDamagedError(
@@ -273,5 +399,11 @@ def write_meta(path: Path, key: dict[str, Any]) -> None:
 
 
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
-    """Finish a store: from here on readers see these images."""
-    write_atomically(path / MANIFEST, b"".join(canonical(row) + b"\n" for row in rows))
+    """Finish a store: from here on readers see these images. A manifest that says so already is left alone."""
+    data = b"".join(canonical(row) + b"\n" for row in rows)
+    try:
+        if (path / MANIFEST).read_bytes() == data:
+            return
+    except OSError:
+        pass  # there is none yet, or none that can be read
+    write_atomically(path / MANIFEST, data)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+#: How often `write_atomically` begins anew when its temporary file is taken away.
+ATTEMPTS = 5
 
 
 @contextlib.contextmanager
@@ -18,24 +21,31 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     sees half a file, and a full disk leaves what was there before. Its name is `.` + the final name + something + `.tmp`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes files private; what we write is as readable as any file the user makes.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def write_atomically(path: Path, data: bytes) -> Path:
-    """Write bytes to a file whole or not at all; returns the path."""
-    with replacing(path) as file:
-        file.write(data)
+def write_atomically(path: Path, *parts: bytes | memoryview) -> Path:
+    """Write bytes to a file whole or not at all; returns the path.
+
+    Another process that tidies up after a killed one may remove the temporary file of a living one, where locks do nothing;
+    then it is written again.
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            with replacing(path) as file:
+                for part in parts:
+                    file.write(part)
+            break
+        except FileNotFoundError:
+            if attempt == ATTEMPTS:
+                raise
     return path

@@ -3,8 +3,8 @@ from .centering import center_episodes as center_episodes
 from .centering import center_table as center_table
 from .episodes import Episodes as Episodes
 from .episodes import sample_episodes as sample_episodes
-from .evaluate import Report as Report
-from .evaluate import evaluate as evaluate
+from .evaluation import Report as Report
+from .evaluation import evaluate as evaluate
 from .label import Labeller as Labeller
 from .methods import METHODS as METHODS
 from .table import FeatureTable as FeatureTable

@@ -60,8 +60,17 @@ def unit(
     return projected
 
 
+def center_by(x: Float[Tensor, "n d"], mean: Float[Tensor, "d"], what: str) -> Float[Tensor, "n d"]:
+    """Centre by a given mean of raw vectors, and project.
+
+    Raises:
+        ZeroVectorError: a row is zero after centring; `what` names the rows in the message.
+    """
+    return unit(shifted(x, mean), _size(x), what)
+
+
 def center_table(
-    x: Float[Tensor, "n d"], center: Center, base_mean: Float[Tensor, "d"] | None = None
+    x: Float[Tensor, "n d"], center: Center, base_mean: Float[Tensor, "b"] | None = None
 ) -> Float[Tensor, "n d"]:
     """Centre and project a whole table, for the modes whose mean is the same in every episode (none, base, feature).
 
@@ -72,11 +81,8 @@ def center_table(
     if center == "none":
         return unit(x, what="feature vector")
     if center == "feature":
-        return unit(
-            shifted(x, x.mean(dim=-1, keepdim=True, dtype=torch.float64)),
-            _size(x),
-            "feature vector centred by its own coordinates,",
-        )
+        own = x.mean(dim=-1, keepdim=True, dtype=torch.float64)
+        return unit(shifted(x, own), _size(x), "feature vector centred by its own coordinates,")
     if center == "base":
         if base_mean is None:
             raise InputError("centring by a base set needs that set: give base features (--base)")
@@ -84,7 +90,7 @@ def center_table(
             raise InputError(
                 f"expected base features of {x.shape[-1]} dimensions as the others, got {base_mean.shape[-1]}"
             )
-        return unit(shifted(x, base_mean), _size(x), "feature vector centred by the base set,")
+        return center_by(x, base_mean, "feature vector centred by the base set,")
     raise ValueError(f"{center} takes its mean from each episode")
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoders.errors import InputError
-from fewshot.centering import TRANSDUCTIVE, center_episodes, center_table, check_center, shifted, unit
+from fewshot.centering import TRANSDUCTIVE, center_by, center_episodes, center_table, check_center, shifted, unit
 from fewshot.methods.ncm import METRICS, scores
 from fewshot.table import as_table
 
@@ -79,18 +79,10 @@ class Labeller:
             )
         self._index = torch.from_numpy(index).to(x.device)
         self._base_mean = None if base is None else self._raw(base).mean(dim=0, dtype=torch.float64)
-        # What the design's means are taken from; moved to the origin first, as in `evaluate`.
-        self._origin = x.mean(dim=0, dtype=torch.float64)
-        self._support = shifted(x, self._origin) if self._by_episode else x
-        if self.center in ("none", "base", "feature"):
-            self._means = self._class_means(center_table(x, self.center, self._base_mean))
-        elif self.center == "support":
-            z, _ = center_episodes(self._support[None], self._support[None], "support")
-            self._means = self._class_means(z[0])
-
-    @property
-    def _by_episode(self) -> bool:
-        return self.center in ("support", "support+query", "separate")
+        self._mean = x.mean(dim=0, dtype=torch.float64)
+        self._support = x
+        if self.center not in TRANSDUCTIVE:
+            self._means = self._class_means(self._centered(x, "support"))
 
     def probabilities(self, query: Float[np.ndarray | Tensor, "q d"]) -> Float[np.ndarray, "q w"]:
         """Class probabilities of each query, columns in the order of `class_names`; every row sums to one.
@@ -108,21 +100,22 @@ class Labeller:
         if len(q) == 0:
             return np.zeros((0, len(self.class_names)))
         if self.center in TRANSDUCTIVE:
-            s, z = center_episodes(self._support[None], shifted(q, self._origin)[None], self.center)
+            # Moved to the supports' mean first, where float32 loses no digits to a common offset; the result does not change.
+            s, z = center_episodes(shifted(self._support, self._mean)[None], shifted(q, self._mean)[None], self.center)
             means, z = self._class_means(s[0]), z[0]
-        elif self.center == "support":
-            # The supports' mean is the origin of `_support` up to rounding: subtract what is left of it.
-            left = self._support.mean(dim=0)
-            moved = shifted(q, self._origin)
-            means, z = self._means, unit(moved - left, torch.linalg.vector_norm(left), "query centred by support,")
         else:
-            means, z = self._means, center_table(q, self.center, self._base_mean)
+            means, z = self._means, self._centered(q, "query")
         score = scores(z[None], means[None], self.metric)[0]
         return torch.softmax(self.temperature * score.double(), dim=-1).cpu().numpy()
 
     def _raw(self, features: Float[np.ndarray | Tensor, "n d"]) -> Float[Tensor, "n d"]:
         x = as_table(features, self._device)
         return unit(x, what="feature vector") if self.prenormalize else x
+
+    def _centered(self, x: Float[Tensor, "n d"], what: str) -> Float[Tensor, "n d"]:
+        if self.center == "support":
+            return center_by(x, self._mean, f"{what} centred by support,")
+        return center_table(x, self.center, self._base_mean)
 
     def _class_means(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "w d"]:
         total = z.new_zeros(len(self.class_names), z.shape[1]).index_add_(0, self._index, z)

@@ -57,7 +57,7 @@ def read_npz(path: str | os.PathLike[str]) -> FeatureTable:
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if name in ("features", "labels", "class_names")}
             got = ", ".join(archive.files)
     except (OSError, ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:

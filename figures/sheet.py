@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
@@ -101,5 +102,6 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
         if path.suffix.lower() == ".svg"
         else None
     )
-    figure.savefig(path, metadata=metadata)
+    with matplotlib.rc_context({"svg.hashsalt": "fewmatch"}):  # else every SVG gets random ids
+        figure.savefig(path, metadata=metadata)
     return path

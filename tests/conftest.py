@@ -1,0 +1,46 @@
+"""What all tests share: folders of their own instead of the user's caches, and where large test data may lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the user's weights or features, and none leaves anything behind."""
+    home = tmp_path_factory.getbasetemp() / "home"
+    monkeypatch.setenv("FEWMATCH_HOME", str(home / "fewmatch"))
+    monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
+    monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The small golden files that are always there."""
+    return ROOT / "tests" / "golden"
+
+
+def _elsewhere(name: str, variable: str) -> Path:
+    folder = Path(os.environ.get(variable) or ROOT.parent / "shared" / name)
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder}: set {variable} to its folder")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared_golden() -> Path:
+    """All golden files, where they are at hand."""
+    return _elsewhere("golden", "FEWMATCH_TEST_GOLDEN")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real images that are not ours to commit, where they are at hand."""
+    return _elsewhere("data", "FEWMATCH_TEST_DATA")

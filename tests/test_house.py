@@ -1,0 +1,203 @@
+"""The rules of the house: which room may use which, what every module says, which names are public, how fast --help is."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+ROOT = Path(__file__).parent.parent
+#: From top to bottom: a room may import the rooms below it.
+ROOMS = ["fewmatch", "cli", "figures", "matching", "fewshot", "encoders"]
+MODULES = sorted(
+    path
+    for room in [*ROOMS, "demos", "tests", "benchmarks"]
+    for path in (ROOT / room).rglob("*.py")
+    if "__pycache__" not in path.parts
+)
+
+
+def imported(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    if room not in ROOMS or room == "fewmatch":
+        return
+    allowed = set(ROOMS[ROOMS.index(room) :]) | ({"fewmatch"} if room == "cli" else set())
+    assert imported(path) & set(ROOMS) <= allowed
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_module_opens_with_what_it_is(path: Path) -> None:
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    first = text.split("\n\n")[0].strip()
+    assert first.endswith((".", ":")) and len(first) > 10
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_modules_stay_readable(path: Path) -> None:
+    if path.relative_to(ROOT).parts[0] != "tests":
+        assert len(path.read_text().splitlines()) <= 500
+
+
+def test_no_grab_bags() -> None:
+    assert not [
+        path for path in MODULES if path.stem in ("utils", "util", "helpers", "helper", "common", "misc", "manager")
+    ]
+
+
+PUBLIC = {
+    "encoders": [
+        "Checkpoint",
+        "Encoder",
+        "FeatureStore",
+        "Features",
+        "FewmatchError",
+        "Frame",
+        "FrozenEncoder",
+        "ImageError",
+        "InputError",
+        "ListedImage",
+        "OutputExistsError",
+        "Preprocessing",
+        "StoreDamagedError",
+        "WeightsMissingError",
+        "WeightsRefusedError",
+        "checkpoints",
+        "encode_images",
+        "from_state_dict",
+        "list_images",
+        "load",
+        "read_image",
+    ],
+    "fewshot": [
+        "CENTERS",
+        "METHODS",
+        "Episodes",
+        "FeatureTable",
+        "Labeller",
+        "Report",
+        "center_episodes",
+        "center_table",
+        "evaluate",
+        "read_npz",
+        "sample_episodes",
+        "table_of_images",
+    ],
+    "figures": ["contact_sheet", "save_figure"],
+}
+
+
+@pytest.mark.parametrize("room", PUBLIC)
+def test_public_names(room: str) -> None:
+    """A name that vanishes breaks somebody's program; a new one is a promise: both belong in this list and in the changelog."""
+    module = importlib.import_module(room)
+    assert sorted(module.__all__) == sorted(PUBLIC[room])
+    for name in PUBLIC[room]:
+        assert getattr(module, name) is not None
+        assert getattr(importlib.import_module("fewmatch"), name) is getattr(module, name)
+
+
+def test_public_functions_and_classes_are_documented() -> None:
+    for room, names in PUBLIC.items():
+        for name in names:
+            public = getattr(importlib.import_module(room), name)
+            assert not callable(public) or public.__doc__, name
+
+
+def test_fewmatch_offers_all_of_it_and_nothing_else() -> None:
+    import fewmatch
+
+    assert set(fewmatch.__all__) == {"__version__", *(name for names in PUBLIC.values() for name in names)}
+    assert set(dir(fewmatch)) == set(fewmatch.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = fewmatch.nothing
+
+
+def test_version_is_the_one_of_the_package() -> None:
+    import tomllib
+
+    import fewmatch
+
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"] == fewmatch.__version__
+
+
+def test_everything_can_be_imported() -> None:
+    for room in ROOMS:
+        if not (ROOT / room).is_dir() or room == "fewmatch":
+            continue
+        package = importlib.import_module(room)
+        for module in pkgutil.walk_packages(package.__path__, f"{room}."):
+            importlib.import_module(module.name)
+
+
+HEAVY = ("torch", "numpy", "sklearn", "skimage", "cv2", "matplotlib", "PIL", "safetensors")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["episodes", "--help"], ["classify", "--help"], ["encoders"], ["encode"]]
+)
+def test_help_waits_for_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys; from cli.main import run; code = run(sys.argv[1:]); "
+        f"print('HEAVY', [m for m in {HEAVY!r} if m in sys.modules]); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert done.stdout.strip().splitlines()[-1] == "HEAVY []", done.stderr
+    assert done.returncode == (2 if arguments == ["encode"] else 0)
+
+
+def test_importing_fewmatch_is_light_too() -> None:
+    code = f"import sys, fewmatch, encoders, fewshot, figures; sys.exit(str([m for m in {HEAVY!r} if m in sys.modules] or ''))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.stderr.strip() == ""
+
+
+def test_shapes_are_checked_while_the_tests_run() -> None:
+    from encoders import Features
+
+    with pytest.raises(Exception, match="Type-check error"):
+        Features(torch.zeros(2, 3), None, torch.zeros(2, 4, 4, 5))
+    from fewshot.evaluation import mean_and_interval
+
+    with pytest.raises(Exception, match="Type-check error"):
+        mean_and_interval(np.zeros((2, 2)))
+
+
+def test_python_dash_m_and_the_shadow_check(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "fewmatch", "--version"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"fewmatch {importlib.import_module('fewmatch').__version__}\n")
+    (tmp_path / "encoders").mkdir()
+    (tmp_path / "encoders" / "__init__.py").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "fewmatch", "--version"], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == 1
+    assert "for encoders, not fewmatch's" in done.stderr and "environment of its own" in done.stderr
+
+
+def test_no_module_hides_a_public_name() -> None:
+    """`import encoders.load` would put the module where the function `encoders.load` is expected."""
+    for room, names in PUBLIC.items():
+        modules = {module.name for module in pkgutil.iter_modules(importlib.import_module(room).__path__)}
+        assert not modules & set(names)
