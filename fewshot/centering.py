@@ -41,12 +41,19 @@ def check_center(center: str) -> Center:
 def unit(
     x: Float[Tensor, "*n d"], scale: Float[Tensor, "*m 1"] | float = 0.0, what: str = "vector"
 ) -> Float[Tensor, "*n d"]:
-    """Vectors divided by their Euclidean norm.
+    """Vectors divided by their Euclidean norm; see `unit_`."""
+    return unit_(x.clone(), scale, what)
+
+
+def unit_(
+    x: Float[Tensor, "*n d"], scale: Float[Tensor, "*m 1"] | float = 0.0, what: str = "vector", first: int = 0
+) -> Float[Tensor, "*n d"]:
+    """Divide vectors by their Euclidean norm, in place.
 
     Args:
         x: vectors along the last axis.
         scale: size of the vectors that x was computed from; a norm within rounding of zero at that size counts as zero.
-        what: names the vectors in the error.
+        what, first: name the vectors and number the first of them in the error.
 
     Raises:
         ZeroVectorError: a vector is zero.
@@ -54,10 +61,10 @@ def unit(
     norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     zero = norm <= _ROUNDING_ERRORS * torch.finfo(x.dtype).eps * torch.as_tensor(scale, dtype=x.dtype, device=x.device)
     if bool(zero.any()):
-        place = ", ".join(str(int(i)) for i in zero.nonzero()[0][:-1])
-        raise ZeroVectorError(f"{what} {place} is zero, so it has no direction")
-    projected: Tensor = x / norm
-    return projected
+        place = [int(i) for i in zero.nonzero()[0][:-1]]
+        number = ", ".join(str(i) for i in [place[0] + first, *place[1:]])
+        raise ZeroVectorError(f"{what} {number} is zero, so it has no direction")
+    return x.div_(norm)
 
 
 def center_by(x: Float[Tensor, "n d"], mean: Float[Tensor, "d"], what: str) -> Float[Tensor, "n d"]:
@@ -111,6 +118,16 @@ def center_episodes(
     Raises:
         ZeroVectorError: a centred vector is zero, as with one support in all.
     """
+    return center_episodes_(support.clone(), query.clone(), center)
+
+
+def center_episodes_(
+    support: Float[Tensor, "e s d"], query: Float[Tensor, "e q d"], center: Center, first: int = 0
+) -> tuple[Float[Tensor, "e s d"], Float[Tensor, "e q d"]]:
+    """`center_episodes` in place: over many episodes, fresh memory at every step would cost as much as the arithmetic.
+
+    `first` is the number of the first episode, for the error.
+    """
     m = support.mean(dim=1, keepdim=True)
     m_query = m
     if center == "support+query":
@@ -128,17 +145,10 @@ def center_episodes(
         raise ZeroVectorError(
             f"a single support minus the mean of the supports is zero: `{center}` needs two supports or more"
         )
+    what = f"(episode, number) centred by {center},"
     return (
-        unit(
-            support - m,
-            torch.linalg.vector_norm(m, dim=-1, keepdim=True),
-            f"support (episode, number) centred by {center},",
-        ),
-        unit(
-            query - m_query,
-            torch.linalg.vector_norm(m_query, dim=-1, keepdim=True),
-            f"query (episode, number) centred by {center},",
-        ),
+        unit_(support.sub_(m), torch.linalg.vector_norm(m, dim=-1, keepdim=True), f"support {what}", first),
+        unit_(query.sub_(m_query), torch.linalg.vector_norm(m_query, dim=-1, keepdim=True), f"query {what}", first),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,13 +15,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoders.errors import InputError
-from fewshot.centering import TRANSDUCTIVE, Center, center_episodes, center_table, check_center, shifted, unit
+from fewshot.centering import TRANSDUCTIVE, Center, center_episodes_, center_table, check_center, shifted, unit
 from fewshot.episodes import Episodes
 from fewshot.methods import find_method
+from fewshot.parallel import in_chunks
 from fewshot.table import as_table
 
-#: Bytes of gathered vectors that are worked on at a time. On a CPU they must fit in the caches, or every step waits for memory.
-_CHUNK_BYTES = {"cpu": 2 * 2**20}
+#: Bytes of gathered vectors that are worked on at a time. On a CPU they should fit in the caches, or every step waits for memory.
+_CHUNK_BYTES = {"cpu": 4 * 2**20}
 _CHUNK_BYTES_ELSEWHERE = 256 * 2**20
 
 
@@ -127,18 +129,29 @@ def evaluate(
     truth = torch.arange(ways, device=x.device).repeat_interleave(queries)
     per_episode = ways * (shots + queries) * x.shape[1] * x.element_size()
     chunk = max(1, _CHUNK_BYTES.get(x.device.type, _CHUNK_BYTES_ELSEWHERE) // per_episode)
-    correct = torch.empty(count, dtype=torch.int64, device=x.device)
-    for start in range(0, count, chunk):
+    memory = threading.local()
+
+    def count_correct(start: int) -> Tensor:
+        """How many queries are right, for each episode of the chunk that starts here."""
+        if not hasattr(memory, "support"):  # each thread gathers and centres in the same memory again and again
+            memory.support = x.new_empty(chunk * ways * shots, x.shape[1])
+            memory.query = x.new_empty(chunk * ways * queries, x.shape[1])
         part = slice(start, min(start + chunk, count))
         e = part.stop - part.start
-        s = x.index_select(0, support_rows[part].reshape(-1)).view(e, ways * shots, -1)
-        q = x.index_select(0, query_rows[part].reshape(-1)).view(e, ways * queries, -1)
+        s = torch.index_select(x, 0, support_rows[part].reshape(-1), out=memory.support[: e * ways * shots])
+        q = torch.index_select(x, 0, query_rows[part].reshape(-1), out=memory.query[: e * ways * queries])
+        s, q = s.view(e, ways * shots, -1), q.view(e, ways * queries, -1)
         if mode in ("support", "support+query", "separate"):
-            s, q = center_episodes(s, q, mode)
+            s, q = center_episodes_(s, q, mode, first=start)
         predicted = run(s.view(e, ways, shots, -1), q, metric).argmax(dim=-1)
-        correct[part] = (predicted == truth).sum(dim=-1)
+        return (predicted == truth).sum(dim=-1)
+
+    done: list[Tensor] = []
+    for right in in_chunks(count_correct, range(0, count, chunk), x.device):
+        done.append(right)
         if progress is not None:
-            progress(part.stop, count)
+            progress(min(len(done) * chunk, count), count)
+    correct = torch.cat(done)
     accuracies = correct.cpu().numpy() / (ways * queries)
     mean_accuracy, ci95 = mean_and_interval(accuracies)
     return Report(

@@ -343,6 +343,29 @@ def test_no_lock_file_lies_in_the_store(folder: Path, tmp_path: Path, monkeypatc
     assert len(FeatureStore.open(tmp_path / "out")) == IMAGES
 
 
+@pytest.mark.parametrize("write", [1, 2, 5, WRITES])
+@pytest.mark.parametrize("function", ["fsync", "replace"])
+def test_a_second_run_in_the_middle_of_a_write_does_not_disturb_the_first(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    undisturbed: Any,
+    contents: Contents,
+    write: int,
+    function: str,
+) -> None:
+    keep, wanted = undisturbed
+
+    def another() -> None:
+        with pytest.MonkeyPatch.context() as patch:  # with locks of its own, as on another machine that shares the disk
+            patch.setenv("FEWMATCH_HOME", str(tmp_path / "home"))
+            encode(folder, tmp_path / "out", keep=keep)
+
+    on_call(monkeypatch, function, write, another, after=False)
+    assert len(encode(folder, tmp_path / "out", keep=keep)) == IMAGES
+    assert contents(tmp_path / "out") == wanted
+
+
 # Processes of their own.
 
 
