@@ -42,7 +42,6 @@ def encode(
     from encoders import FewmatchError, InputError
     from encoders.encode import encode_images
     from encoders.plan import plan_encoding
-    from encoders.store import MANIFEST
 
     parts = re.fullmatch(r"(\d+)/(\d+)", shard)
     if not parts:
@@ -72,14 +71,13 @@ def encode(
             strict=strict,
             progress=update,
         )
-    finished = (out / MANIFEST).is_file()
     if json:
         output.emit_json(
             output.document(
                 encoder=encoder_json(store.key),
                 store=str(out),
                 keep=keep,
-                finished=finished,
+                finished=store.finished,
                 images=len(store.rows),
                 encoded=len(store),
                 skipped=output.skipped_json(store.skipped),
@@ -89,7 +87,7 @@ def encode(
         output.list_skipped(store.skipped)
         classes = len({label for label in store.labels if label is not None})
         labels = f", {classes} classes" if classes else ""
-        state = "" if finished else f"; part {shard} is done, others are not"
+        state = "" if store.finished else f"; part {shard} is done, others are not"
         print(
             f"{output.printable(out)}: {len(store):,} images{labels}, {len(store.skipped):,} skipped, {encoder_words(store.key)}{state}"
         )

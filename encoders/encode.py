@@ -109,7 +109,7 @@ def encode_images(
         return FeatureStore.open(folder)
     if shard[1] == 1:
         raise FewmatchError(f"another process changed {folder} meanwhile: run this again when it has ended")
-    return FeatureStore(folder, plan.key, rows)
+    return FeatureStore(folder, plan.key, rows, finished=False)
 
 
 def encode_shards(

@@ -176,14 +176,16 @@ def _damaged(path: Path, found: Exception | str) -> StoreDamagedError:
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """A finished store, opened for reading.
+    """A store, opened for reading.
 
     path: its folder. key: what made it. rows: the manifest, skipped images included.
+    finished: False where these are only one part's images, and other parts of the work are still to be done.
     """
 
     path: Path
     key: dict[str, Any]
     rows: list[Row] = field(repr=False)
+    finished: bool = True
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> FeatureStore:
