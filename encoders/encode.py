@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from encoders.frame import Frame, resample
 from encoders.images import decode, read_bytes
 from encoders.listing import ListedImage
 from encoders.places import fewmatch_home
-from encoders.plan import EncodingPlan, cache_folder, key_difference, plan_encoding
+from encoders.plan import EncodingPlan, cache_folder, file_identity, key_difference, plan_encoding
 from encoders.store import (
     MANIFEST,
     META,
@@ -81,7 +81,7 @@ def encode_images(
             the dense resize (see `encoders.frame`).
         size: side of the crop, or short side with `patches`, in pixels; None is the encoder's default.
         shard: (i, n) does the i-th of n parts of the work, counted from 1; whoever finishes last completes the store.
-        overwrite: drop what the folder holds for another encoder or size; only files of a store are removed.
+        overwrite: drop what the folder holds of other images, or for another encoder or size; only files of a store are removed.
         strict: stop at the first image that cannot be used.
         shard_images: images in a shard; the default is right unless you test.
         workers: decoding threads; None is one per core.
@@ -147,7 +147,7 @@ def _steps(
         raise InputError(f"no part {number}/{parts}: expected i/n with i from 1 to n")
     with _locked(folder, shard, wait):
         # The cache names its folders by key: whatever else such a folder holds is damage, and nobody could choose another one.
-        _claim(folder, plan.key, overwrite or folder == cache_folder(plan))
+        _claim(folder, plan, overwrite or folder == cache_folder(plan))
         return (yield from _run(plan, folder, number - 1, parts, strict, workers, progress))
 
 
@@ -178,8 +178,9 @@ def _locked(folder: Path, shard: tuple[int, int], wait: bool) -> Iterator[None]:
         lock.release()
 
 
-def _claim(folder: Path, key: dict[str, Any], overwrite: bool) -> None:
-    """Make the folder a store of this key, or refuse and touch nothing."""
+def _claim(folder: Path, plan: EncodingPlan, overwrite: bool) -> None:
+    """Make the folder a store for this plan, or refuse and touch nothing."""
+    key = plan.key
     try:
         folder.mkdir(parents=True, exist_ok=True)
         present = sorted(os.listdir(folder))
@@ -207,6 +208,11 @@ def _claim(folder: Path, key: dict[str, Any], overwrite: bool) -> None:
             return
         meta = {"key": None}
     if meta["key"] == key:
+        stranger = _stranger(folder, plan) if not overwrite else None
+        if stranger:
+            raise OutputExistsError(
+                f"{folder} holds features of other images (such as {stranger}): choose another folder, or --overwrite"
+            )
         return
     if not overwrite:
         raise OutputExistsError(
@@ -218,6 +224,22 @@ def _claim(folder: Path, key: dict[str, Any], overwrite: bool) -> None:
             if name != META:
                 (folder / name).unlink(missing_ok=True)
         write_meta(folder, key)
+
+
+def _stranger(folder: Path, plan: EncodingPlan) -> str | None:
+    """An image of the finished store in a folder, if the store and the plan have no folder of images and no image in common.
+
+    Images may come and go between two runs, but a store of other images altogether is somebody's work.
+    """
+    try:
+        rows = FeatureStore.open(folder).rows
+    except (InputError, StoreDamagedError):
+        return None  # unfinished or damaged: there is nothing to lose
+    roots = {row["root"] for row in rows}
+    known = {(row["path"], row["size"], row["mtime_ns"]) for row in rows}
+    if any(image.root in roots or (image.name, *file_identity(image.path)) in known for image in plan.images):
+        return None
+    return str(rows[0]["path"])
 
 
 def _not_a_store(folder: Path, name: str) -> OutputExistsError:

@@ -251,6 +251,9 @@ def test_encode_resumes_and_refuses_what_is_not_its_own(
     for change in (("--keep", "patches"), ("--size", 72), ("--dtype", "bfloat16")):
         code, _, err = fewmatch(capsys, "encode", folder, "-o", out, *MINI, *change)
         assert code == 5 and "holds features made differently" in err and "--overwrite" in err
+    draw(tmp_path / "others" / "red" / "other.png", (9, 9, 9), seed=1)
+    code, _, err = fewmatch(capsys, "encode", tmp_path / "others", "-o", out, *MINI)
+    assert code == 5 and "holds features of other images (such as blue/blue-0.png)" in err and sum(calls) == 21
     code, _, _ = fewmatch(capsys, "encode", folder, "-o", out, *MINI, "--size", 72, "--overwrite")
     assert code == 0 and sum(calls) == 42
     code, _, err = fewmatch(capsys, "encode", folder, "-o", folder, *MINI)
