@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.metadata
+import itertools
 import os
 import platform
 import random
@@ -25,7 +26,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import threadpoolctl  # type: ignore[import-untyped]
+import threadpoolctl
 import torch
 from numpy.typing import NDArray
 
@@ -47,22 +48,20 @@ Classify = Callable[[int, Rows, Rows], Predictions]
 
 @dataclass(frozen=True)
 class Problem:
-    """Features x (N, D) with labels (N,), the mean of a base set of other classes, and the episodes that every row classifies."""
+    """Features x (N, D) with labels (N,), a base set of other classes with its mean, and the episodes that every row classifies."""
 
     x: NDArray[np.float32]
     labels: NDArray[np.int64]
     base: NDArray[np.float32]
+    base_mean: NDArray[np.float64]
+    task: dict[str, Any]  # what sample_episodes is asked for
     episodes: fewmatch.Episodes
-    seed: int
 
     def truth(self) -> Predictions:
         return np.repeat(np.arange(self.episodes.ways), self.episodes.queries)
 
     def sample(self) -> fewmatch.Episodes:
-        e = self.episodes
-        return fewmatch.sample_episodes(
-            self.labels, ways=e.ways, shots=e.shots, queries=e.queries, episodes=len(e), seed=self.seed
-        )
+        return fewmatch.sample_episodes(self.labels, **self.task)
 
 
 @dataclass(frozen=True)
@@ -85,7 +84,7 @@ def make_problem(options: argparse.Namespace) -> Problem:
     """Gaussian classes around a common offset as large as their spread.
 
     The distance between two classes, measured in the noise of a query, is a²·√(D·K/2) for class centres of size a: with a chosen
-    so that it does not change, accuracy stays near 80 % (5 ways) whatever --dims and --shots.
+    so that it does not change, accuracy stays near 80 % (5 ways) for --dims from some hundreds up, whatever --shots.
     """
     rng = np.random.default_rng(options.seed)
     size = (options.separation / (options.dims * options.shots) ** 0.5) ** 0.5
@@ -99,15 +98,9 @@ def make_problem(options: argparse.Namespace) -> Problem:
 
     x, base = draw(options.classes), draw(options.classes)
     labels = np.repeat(np.arange(options.classes), options.images)
-    episodes = fewmatch.sample_episodes(
-        labels,
-        ways=options.ways,
-        shots=options.shots,
-        queries=options.queries,
-        episodes=options.episodes,
-        seed=options.seed,
-    )
-    return Problem(x, labels, base, episodes, options.seed)
+    task = {name: getattr(options, name) for name in ("ways", "shots", "queries", "episodes", "seed")}
+    episodes = fewmatch.sample_episodes(labels, **task)
+    return Problem(x, labels, base, base.mean(axis=0, dtype=np.float64), task, episodes)
 
 
 # fewmatch
@@ -161,7 +154,7 @@ def loop_row(who: str, center: str, problem: Problem, sampling: float, count: in
 def numpy_sampling(problem: Problem, count: int) -> float:
     """Seconds to draw `count` episodes one by one, as it is written by hand."""
     e = problem.episodes
-    rng = np.random.default_rng(problem.seed)
+    rng = np.random.default_rng(problem.task["seed"])
     classes = np.unique(problem.labels)
     members = [np.flatnonzero(problem.labels == c) for c in classes]
     started = time.perf_counter()
@@ -203,6 +196,13 @@ class _Unused:
     """Stands where easyfsl names a class of a package that is not here; these rows never call it."""
 
 
+def easyfsl_version() -> str | None:
+    try:
+        return importlib.metadata.version("easyfsl")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def load_easyfsl() -> SimpleNamespace | None:
     """The classes of easyfsl that work on features; None where easyfsl is not installed.
 
@@ -210,9 +210,7 @@ def load_easyfsl() -> SimpleNamespace | None:
     folders and CSV files, for progress bars. torchvision is compiled for one build of torch and does not import beside another
     (the CPU build here), so empty modules stand in while easyfsl is imported; nothing that is timed touches them.
     """
-    try:
-        importlib.metadata.version("easyfsl")
-    except importlib.metadata.PackageNotFoundError:
+    if easyfsl_version() is None:
         return None
     named: dict[str, tuple[str, ...]] = {
         "torchvision": (),
@@ -255,7 +253,7 @@ def easyfsl_rows(package: SimpleNamespace, problem: Problem, count: int) -> list
     # TaskSampler hands its parent an argument that torch no longer takes.
     with mock.patch.object(torch.utils.data.Sampler, "__init__", lambda *_, **__: None):
         sampler = package.sampler(dataset, n_way=e.ways, n_shot=e.shots, n_query=e.queries, n_tasks=count)
-    random.seed(problem.seed)
+    random.seed(problem.task["seed"])
     started = time.perf_counter()
     list(sampler)
     sampling = time.perf_counter() - started
@@ -314,29 +312,26 @@ def squared_distances(problem: Problem, episode: int, center: str) -> NDArray[np
     support = problem.x[problem.episodes.support[episode]].astype(np.float64)
     query = problem.x[problem.episodes.query[episode].ravel()].astype(np.float64)
     flat = support.reshape(-1, support.shape[-1])
-    if center == "feature":
-        support, query = support - support.mean(axis=-1, keepdims=True), query - query.mean(axis=-1, keepdims=True)
-    elif center == "base":
-        mean = problem.base.mean(axis=0, dtype=np.float64)
-        support, query = support - mean, query - mean
-    elif center == "support":
-        support, query = support - flat.mean(axis=0), query - flat.mean(axis=0)
-    elif center == "support+query":
-        mean = np.concatenate([flat, query]).mean(axis=0)
-        support, query = support - mean, query - mean
-    elif center == "separate":
-        support, query = support - flat.mean(axis=0), query - query.mean(axis=0)
+    of_support, of_query, of_both = flat.mean(axis=0), query.mean(axis=0), np.concatenate([flat, query]).mean(axis=0)
+    mean, query_mean = {
+        "none": (np.zeros(1), np.zeros(1)),
+        "base": (problem.base_mean, problem.base_mean),
+        "support": (of_support, of_support),
+        "support+query": (of_both, of_both),
+        "separate": (of_support, of_query),
+        "feature": (support.mean(axis=-1, keepdims=True), query.mean(axis=-1, keepdims=True)),
+    }[center]
+    support, query = support - mean, query - query_mean
     support /= np.linalg.norm(support, axis=-1, keepdims=True)
     query /= np.linalg.norm(query, axis=-1, keepdims=True)
     distances: NDArray[np.float64] = np.square(query[:, None] - support.mean(axis=1)).sum(axis=-1)
     return distances
 
 
-def margins(problem: Problem, episode: int, center: str) -> NDArray[np.float64]:
-    """(W·Q,) how much further the second nearest mean is than the nearest."""
+def close_calls(problem: Problem, episode: int, center: str) -> NDArray[np.bool_]:
+    """(W·Q,) whether the second nearest mean is not more than MARGIN further than the nearest."""
     nearest = np.sort(squared_distances(problem, episode, center), axis=1)
-    difference: NDArray[np.float64] = nearest[:, 1] - nearest[:, 0]
-    return difference
+    return np.asarray(nearest[:, 1] - nearest[:, 0] <= MARGIN)
 
 
 def compare(problem: Problem, row: Row, other: Row) -> tuple[int, int]:
@@ -351,21 +346,20 @@ def compare(problem: Problem, row: Row, other: Row) -> tuple[int, int]:
         differ = row.predictions[:both] != other.predictions[:both]
         for e in np.flatnonzero(differ.any(axis=1)):
             differing += int(differ[e].sum())
-            real += int((margins(problem, int(e), row.center)[differ[e]] > MARGIN).sum())
+            real += int((differ[e] & ~close_calls(problem, int(e), row.center)).sum())
         return differing, real
     counts = np.abs(row.correct[:both] - other.correct[:both])
     for e in np.flatnonzero(counts):
-        rounding = int((margins(problem, int(e), row.center) <= MARGIN).sum())
+        rounding = int(close_calls(problem, int(e), row.center).sum())
         differing += int(counts[e])
         real += max(0, int(counts[e]) - rounding)
     return differing, real
 
 
 def in_float64(problem: Problem, center: str, count: int) -> Row:
-    predictions = np.stack([squared_distances(problem, e, center).argmin(axis=1) for e in range(count)])
-    return Row(
-        "float64", center, 0.0, 0.0, count, (predictions == problem.truth()).sum(axis=1), predictions.astype(np.int64)
-    )
+    nearest = [squared_distances(problem, e, center).argmin(axis=1) for e in range(count)]
+    predictions = np.asarray(nearest, dtype=np.int64)
+    return Row("float64", center, 0.0, 0.0, count, (predictions == problem.truth()).sum(axis=1), predictions)
 
 
 # The table
@@ -382,7 +376,8 @@ def machine(threads: int) -> str:
     return (
         f"{model}, {os.cpu_count()} cores, {threads} threads{load}\n"
         f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"numpy {np.__version__} ({blas['name']} {blas['version']}), fewmatch {fewmatch.__version__}"
+        f"numpy {np.__version__} ({blas['name']} {blas['version']}), fewmatch {fewmatch.__version__}, "
+        f"easyfsl {easyfsl_version() or 'not installed'}"
     )
 
 
@@ -410,6 +405,8 @@ def print_table(problem: Problem, rows: list[Row]) -> int:
             + f"{1 / row.per_episode():12.0f}{row.per_episode() / reference.per_episode():8.1f}×"
             f"{100 * row.correct.sum() / (row.counted * asked):9.2f}%{compared}"
         )
+    if not any(row.who.startswith("easyfsl") for row in rows):
+        print(f"{'easyfsl':32}not installed: pip install --no-deps -c constraints.txt easyfsl")
     print(f"\nSeconds for {total} episodes. ratio: time in all, to fewmatch's with the same centring.")
     for who, counted in {row.who: row.counted for row in rows if row.counted < total}.items():
         print(f"~ {who}: {counted} episodes were run; the seconds are these times {total / counted:g}.")
@@ -423,16 +420,13 @@ def print_table(problem: Problem, rows: list[Row]) -> int:
 def print_checks(problem: Problem, rows: list[Row]) -> int:
     """The loops among themselves, prediction by prediction, and every centring against float64. Returns what really differs."""
     all_real = 0
-    loops = [row for row in rows if row.predictions is not None]
-    for i, row in enumerate(loops):
-        for other in loops[:i]:
-            if row.center == other.center:
-                differing, real = compare(problem, row, other)
-                all_real += real
-                asked = min(row.counted, other.counted) * problem.episodes.ways * problem.episodes.queries
-                print(
-                    f"centre {row.center}: {row.who} and {other.who} differ in {differing} of {asked} predictions, really in {real}"
-                )
+    asked = problem.episodes.ways * problem.episodes.queries
+    for row, other in itertools.combinations([row for row in rows if row.predictions is not None], 2):
+        if row.center == other.center:
+            differing, real = compare(problem, row, other)
+            all_real += real
+            of = min(row.counted, other.counted) * asked
+            print(f"centre {row.center}: {row.who} / {other.who}: {differing} of {of} differ, {real} really")
     checked = min(CHECKED, len(problem.episodes))
     for center in fewmatch.CENTERS:
         exact = in_float64(problem, center, checked)
@@ -447,18 +441,21 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
-    parser.add_argument("--episodes", type=int, default=10_000, help="episodes that fewmatch runs")
-    parser.add_argument("--ways", type=int, default=5, help="classes per episode")
-    parser.add_argument("--shots", type=int, default=5, help="supports per class; 2 or more")
-    parser.add_argument("--queries", type=int, default=15, help="queries per class")
-    parser.add_argument("--dims", type=int, default=1024, help="length of a feature vector")
-    parser.add_argument("--classes", type=int, default=20, help="classes to draw from")
-    parser.add_argument("--images", type=int, default=600, help="images per class")
-    parser.add_argument("--separation", type=float, default=2.35, help="of the classes; the accuracy grows with it")
-    parser.add_argument("--seed", type=int, default=0, help="of features and episodes")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="for every row")
-    parser.add_argument("--naive-episodes", type=int, default=10_000, help="episodes that the NumPy loops run, at most")
-    parser.add_argument("--easyfsl-episodes", type=int, default=1000, help="episodes that easyfsl runs, at most")
+    for name, default, meaning in (
+        ("--episodes", 10_000, "episodes that fewmatch runs"),
+        ("--ways", 5, "classes per episode"),
+        ("--shots", 5, "supports per class"),
+        ("--queries", 15, "queries per class"),
+        ("--dims", 1024, "length of a feature vector"),
+        ("--classes", 20, "classes to draw from"),
+        ("--images", 600, "images per class"),
+        ("--separation", 2.35, "of the classes; accuracy grows with it"),
+        ("--seed", 0, "of features and episodes"),
+        ("--threads", os.cpu_count() or 1, "for every row"),
+        ("--naive-episodes", 10_000, "episodes that each NumPy loop runs, at most"),
+        ("--easyfsl-episodes", 1000, "episodes that each row of easyfsl runs, at most"),
+    ):
+        parser.add_argument(name, type=type(default), default=default, help=meaning)
     options = parser.parse_args()
     for name in ("naive_episodes", "easyfsl_episodes", "threads", "episodes"):
         if getattr(options, name) < 1:
@@ -492,10 +489,6 @@ def main() -> int:
         if package is not None:
             rows += easyfsl_rows(package, problem, min(options.easyfsl_episodes, options.episodes))
         real = print_table(problem, rows)
-        if package is None:
-            print("easyfsl is not installed: pip install --no-deps -c constraints.txt easyfsl")
-        else:
-            print(f"easyfsl {importlib.metadata.version('easyfsl')}")
         print()
         real += print_checks(problem, rows)
     if real:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import signal
 import sys
+import warnings
 from typing import Annotated, Any
 
 import typer
@@ -83,6 +84,8 @@ def main() -> None:
         sys.exit(143)  # an ordinary exit, so that temporary files are removed on the way out
 
     signal.signal(signal.SIGTERM, stop)
+    # Pillow warns of pictures over 89 megapixels; ours are measured against a limit of our own before they are decoded.
+    warnings.filterwarnings("ignore", message="Image size .* could be decompression bomb")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows no ± gets a question mark, not a traceback

@@ -151,8 +151,9 @@ def resample(image: UInt8[np.ndarray, "H W 3"], frame: Frame) -> UInt8[np.ndarra
     """The pixels that the encoder gets: Pillow's antialiased bicubic, computed for the part inside the frame only.
 
     Resizing the box alone equals resizing everything and cropping, because Pillow's filter reads the pixels outside the box
-    too; it costs less, and a 1×5000 image does not become 128×640000 on the way. Rows come first, then columns, in two calls:
-    8 bits in between make the order matter, and with a box in one call Pillow 13 takes columns first where Pillow 12 did not.
+    too; it costs less, and a 1×5000 image does not become 128×640000 on the way. (Pillow keeps the box in single precision:
+    of pure noise, one value in 3000 comes out a level off.) Rows come first, then columns, in two calls: with 8 bits in
+    between the order matters, and given a box Pillow 13 takes the columns of tall images first where Pillow 12 did not.
 
     Raises:
         ValueError: the image has another size than the frame says, or the frame reaches beyond the image.

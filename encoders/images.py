@@ -140,9 +140,12 @@ def _pixels(data: bytes, header: Image.Image, animated: bool) -> UInt8[np.ndarra
             raise ImageError("truncated", "the JPEG has no end-of-image marker")
         return _upright(_opencv_rgb(data), _orientation(exif))
     if header.format == "PNG":
-        return _upright(_decode_png(data, header), _orientation(_png_chunk(data, b"eXIf")))
+        orientation = _orientation(_png_exif(data))
+        return _upright(_decode_png(data, header), orientation)
     if isinstance(header, TiffImagePlugin.TiffImageFile):
         return _decode_tiff(data, header, transparent)
+    if header.format == "JPEG2000" and not _jpeg2000_is_complete(data):
+        raise ImageError("truncated", "the JPEG 2000 has no end-of-codestream marker")
     if header.format == "WEBP" and not transparent and not animated:
         return _upright(_opencv_rgb(data), _orientation(exif))
     return _upright(_decode_pillow(header, transparent), _orientation(exif))
@@ -160,7 +163,7 @@ def _opencv(data: bytes, flags: int) -> np.ndarray:
 
 
 def _opencv_rgb(data: bytes) -> np.ndarray:
-    # Orientation is left to `_upright`: OpenCV overlooks EXIF that is not the first block of its kind.
+    # Orientation is left to `_upright`, so that one reading of EXIF holds for every format and version of OpenCV.
     bgr = _opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
@@ -183,10 +186,14 @@ def _decode_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, transparent
     bits, channels = set(tags.get(_BITS, (1,))), tags.get(_CHANNELS, 1)
     if set(tags.get(_SAMPLE_FORMAT, (1,))) - {1, 4} or bits - {1, 2, 4, 8, 16} or header.mode in ("I", "F", "LAB"):
         raise _unsupported_tiff(tags)
+    strips = [tile[1] for tile in header.tile if tile[1] is not None]  # left, top, right, bottom
+    if max(strip[2] for strip in strips) < tags[_WIDTH] or max(strip[3] for strip in strips) < tags[_HEIGHT]:
+        raise ImageError("corrupt", "the strips of the TIFF do not cover the picture")  # Pillow leaves the rest black
     if bits != {16} or (channels == 1 and header.mode.startswith("I;16")):
         rgb = _decode_pillow(header, transparent)
         # Pillow inverts where 0 means white, but not with 16 bits.
         inverted = bits == {16} and tags.get(_PHOTOMETRIC) == 0
+        # Where Pillow has turned a TIFF upright while decoding, it has removed the tag as well.
         return _upright(255 - rgb if inverted else rgb, tags.get(_ORIENTATION, 1))
     if tags.get(_PHOTOMETRIC) != 2 or tags.get(_PLANAR, 1) != 1 or channels not in (3, 4):
         raise _unsupported_tiff(tags)  # Pillow and OpenCV would read it without complaint, and wrongly
@@ -196,7 +203,8 @@ def _decode_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, transparent
     return cv2.cvtColor(_to_8_bits(pixels[..., :3]), cv2.COLOR_BGR2RGB)
 
 
-_BITS, _PHOTOMETRIC, _ORIENTATION, _CHANNELS, _PLANAR, _EXTRA, _SAMPLE_FORMAT = 258, 262, 274, 277, 284, 338, 339
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _CHANNELS = 256, 257, 258, 262, 274, 277
+_PLANAR, _EXTRA, _SAMPLE_FORMAT = 284, 338, 339
 
 
 def _unknown_tiff(data: bytes) -> ImageError:
@@ -205,7 +213,7 @@ def _unknown_tiff(data: bytes) -> ImageError:
     file = io.BytesIO(data)
     file.seek(tags.next)
     tags.load(file)
-    if not {256, 257, _PHOTOMETRIC} <= set(tags):
+    if not {_WIDTH, _HEIGHT, _PHOTOMETRIC} <= set(tags):
         return ImageError("corrupt", "a TIFF whose directory cannot be read")
     return _unsupported_tiff(tags)
 
@@ -272,14 +280,20 @@ def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
     return rgb if flip is None else cv2.flip(rgb, flip)
 
 
-def _png_chunk(data: bytes, wanted: bytes) -> bytes:
-    position = 8
-    while position + 8 <= len(data):
-        length = int.from_bytes(data[position : position + 4], "big")
-        if data[position + 4 : position + 8] == wanted:
-            return data[position + 8 : position + 8 + length]
+def _png_exif(data: bytes) -> bytes:
+    """The EXIF of a PNG, wherever it stands; made sure on the way that no chunk is longer than the file.
+
+    OpenCV takes a chunk's length for true, and so allocates up to 4 GB for a file with one damaged byte.
+    """
+    exif, position, name = b"", 8, b""
+    while name != b"IEND":
+        length, name = int.from_bytes(data[position : position + 4], "big"), data[position + 4 : position + 8]
+        if position + length + 12 > len(data):
+            raise ImageError("truncated", f"the PNG ends within its chunk {name.decode('latin-1')!r}")
+        if name == b"eXIf":
+            exif = data[position + 8 : position + 8 + length]
         position += length + 12
-    return b""
+    return exif
 
 
 def _kind(data: bytes) -> str | None:
@@ -337,3 +351,9 @@ def _jpeg_is_complete(data: bytes) -> bool:
             if found is None:
                 return False
             position = found.start()
+
+
+def _jpeg2000_is_complete(data: bytes) -> bool:
+    """Whether the end-of-codestream marker is there; coded pixels cannot hold its bytes. Source: ITU-T T.800, annex A."""
+    pixels_at = data.find(b"\xff\x93")
+    return pixels_at >= 0 and data.find(b"\xff\xd9", pixels_at) >= 0

@@ -136,8 +136,8 @@ def _walk(folder: Path, above: Sequence[tuple[int, int]], prefix: str = "") -> I
 def _read_list(source: Path) -> list[ListedImage]:
     try:
         text = source.read_bytes().decode("utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise InputError(f"the list {source} cannot be read: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # the latter for a name with a NUL
+        raise InputError(f"the list {source} cannot be read: {getattr(error, 'strerror', error)}") from error
     wanted = _csv_rows(source, text) if source.suffix.lower() == ".csv" else _lines(text)
     if not wanted:
         raise InputError(f"the list {source} names no image")

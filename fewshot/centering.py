@@ -104,10 +104,20 @@ def center_table(
 def shifted(x: Float[Tensor, "n d"], mean: Float[Tensor, "d"] | Float[Tensor, "n 1"]) -> Float[Tensor, "n d"]:
     """x - mean in the dtype of x, subtracted in float64: raw features may share an offset far larger than what tells them apart."""
     out = torch.empty_like(x)
-    for start in range(0, len(x), 65_536):
-        rows = slice(start, start + 65_536)
-        out[rows] = (x[rows].double() - (mean if mean.ndim == 1 else mean[rows])).to(x.dtype)
+    step = max(1, 65_536 // x.shape[1])  # so many rows stay in the caches
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        out[rows] = x[rows].double().sub(mean if mean.ndim == 1 else mean[rows])
     return out
+
+
+def mean_vector(x: Float[Tensor, "n d"]) -> Float[Tensor, "d"]:
+    """The mean of vectors, in float64."""
+    step = max(1, 65_536 // x.shape[1])
+    total = x.new_zeros(x.shape[1], dtype=torch.float64)
+    for start in range(0, len(x), step):
+        total += x[start : start + step].double().sum(dim=0)
+    return total / len(x)
 
 
 def center_episodes(

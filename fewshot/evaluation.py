@@ -15,14 +15,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoders.errors import InputError
-from fewshot.centering import TRANSDUCTIVE, Center, center_episodes_, center_table, check_center, shifted, unit
+from fewshot.centering import (
+    TRANSDUCTIVE,
+    Center,
+    center_episodes_,
+    center_table,
+    check_center,
+    mean_vector,
+    shifted,
+    unit,
+)
 from fewshot.episodes import Episodes
 from fewshot.methods import find_method
+from fewshot.methods.ncm import METRICS
+from fewshot.methods.ncm_raw import RawNearestMean
 from fewshot.parallel import in_chunks
 from fewshot.table import as_table
 
 #: Bytes of gathered vectors that are worked on at a time. On a CPU they should fit in the caches, or every step waits for memory.
-_CHUNK_BYTES = {"cpu": 4 * 2**20}
+_CHUNK_BYTES = {"cpu": 8 * 2**20}
 _CHUNK_BYTES_ELSEWHERE = 256 * 2**20
 
 
@@ -103,6 +114,8 @@ def evaluate(
     started = time.perf_counter()
     mode = check_center(center)
     run = find_method(method)
+    if metric not in METRICS:
+        raise InputError(f"no metric called {metric}: expected one of {', '.join(METRICS)}")
     x = as_table(features, device)
     _check_episodes(episodes, np.asarray(labels), len(x))
     if (base is not None) != (mode == "base"):
@@ -117,11 +130,11 @@ def evaluate(
         mean = None
         if base is not None:
             b = as_table(base, device)
-            mean = (unit(b, what="base vector") if prenormalize else b).mean(dim=0, dtype=torch.float64)
+            mean = mean_vector(unit(b, what="base vector") if prenormalize else b)
         x = center_table(x, mode, mean)
     else:
         # These modes do not change when everything is moved, and near the origin float32 loses no digits to a common offset.
-        x = shifted(x, x.mean(dim=0, dtype=torch.float64))
+        x = shifted(x, mean_vector(x))
     count, ways, shots = episodes.support.shape
     queries = episodes.queries
     support_rows = torch.from_numpy(episodes.support.astype(np.int64)).to(x.device)
@@ -130,21 +143,30 @@ def evaluate(
     per_episode = ways * (shots + queries) * x.shape[1] * x.element_size()
     chunk = max(1, _CHUNK_BYTES.get(x.device.type, _CHUNK_BYTES_ELSEWHERE) // per_episode)
     memory = threading.local()
+    raw = None
+    if method == "ncm" and x.device.type == "cpu" and x.dtype == torch.float32:
+        raw = RawNearestMean(
+            x.numpy(), ways=ways, shots=shots, queries=queries, center=mode, metric=metric, episodes_at_once=chunk
+        )
 
     def count_correct(start: int) -> Tensor:
         """How many queries are right, for each episode of the chunk that starts here."""
+        part = slice(start, min(start + chunk, count))
+        quick = None if raw is None else raw.predict(episodes.support[part], episodes.query[part])
+        return ((predict(part) if quick is None else torch.from_numpy(quick)) == truth).sum(dim=-1)
+
+    def predict(part: slice) -> Tensor:
+        """The nearest classes of a chunk by any method, step by step."""
         if not hasattr(memory, "support"):  # each thread gathers and centres in the same memory again and again
             memory.support = x.new_empty(chunk * ways * shots, x.shape[1])
             memory.query = x.new_empty(chunk * ways * queries, x.shape[1])
-        part = slice(start, min(start + chunk, count))
         e = part.stop - part.start
         s = torch.index_select(x, 0, support_rows[part].reshape(-1), out=memory.support[: e * ways * shots])
         q = torch.index_select(x, 0, query_rows[part].reshape(-1), out=memory.query[: e * ways * queries])
         s, q = s.view(e, ways * shots, -1), q.view(e, ways * queries, -1)
         if mode in ("support", "support+query", "separate"):
-            s, q = center_episodes_(s, q, mode, first=start)
-        predicted = run(s.view(e, ways, shots, -1), q, metric).argmax(dim=-1)
-        return (predicted == truth).sum(dim=-1)
+            s, q = center_episodes_(s, q, mode, first=part.start)
+        return run(s.view(e, ways, shots, -1), q, metric).argmax(dim=-1)
 
     done: list[Tensor] = []
     for right in in_chunks(count_correct, range(0, count, chunk), x.device):

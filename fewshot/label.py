@@ -10,7 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoders.errors import InputError
-from fewshot.centering import TRANSDUCTIVE, center_by, center_episodes, center_table, check_center, shifted, unit
+from fewshot.centering import (
+    TRANSDUCTIVE,
+    center_by,
+    center_episodes,
+    center_table,
+    check_center,
+    mean_vector,
+    shifted,
+    unit,
+)
 from fewshot.methods.ncm import METRICS, scores
 from fewshot.table import as_table
 
@@ -78,8 +87,8 @@ class Labeller:
                 else f"base features are used with center base only, not with {center}"
             )
         self._index = torch.from_numpy(index).to(x.device)
-        self._base_mean = None if base is None else self._raw(base).mean(dim=0, dtype=torch.float64)
-        self._mean = x.mean(dim=0, dtype=torch.float64)
+        self._base_mean = None if base is None else mean_vector(self._raw(base))
+        self._mean = mean_vector(x)
         self._support = x
         if self.center not in TRANSDUCTIVE:
             self._means = self._class_means(self._centered(x, "support"))

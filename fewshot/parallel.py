@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import torch
+from threadpoolctl import threadpool_limits
 
 _R = TypeVar("_R")
 
@@ -15,8 +16,8 @@ def in_chunks(work: Callable[[int], _R], starts: Iterable[int], device: torch.de
     """`work(start)` for every start, results in order.
 
     On a CPU, torch would split each small operation over all cores and wait for the slowest, thousands of times; on a machine that
-    has anything else to do this is many times slower than chunks that run through on one core each. While they do, torch's own
-    threads are set to one, and set back at the end.
+    has anything else to do this is many times slower than chunks that run through on one core each. While they do, the threads of
+    torch and of NumPy's matrix products are set to one, and set back at the end.
     """
     threads = torch.get_num_threads()
     if device.type != "cpu" or threads == 1:
@@ -25,7 +26,8 @@ def in_chunks(work: Callable[[int], _R], starts: Iterable[int], device: torch.de
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield from pool.map(work, starts)
+        with threadpool_limits(1, user_api="blas"):
+            yield from pool.map(work, starts)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(threads)

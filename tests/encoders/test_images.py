@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import struct
@@ -178,7 +179,7 @@ OTHERS: dict[str, Callable[[], bytes]] = {
     "16-bit TIFF": lambda: tiff(noise(dtype=np.uint16)),
     "16-bit grey TIFF": lambda: tiff(noise(channels=1, dtype=np.uint16)),
     "16-bit PGM": lambda: b"P5 24 16 65535\n" + noise(channels=1, dtype=np.uint16).astype(">u2").tobytes(),
-    "plain PPM": lambda: b"P3 24 16 255\n" + " ".join(map(str, noise().ravel())).encode() + b"\n",
+    "plain PPM": lambda: b"P3 24 16 9\n" + " ".join(map(str, noise().ravel() // 26)).encode(),
 }
 RARE = [
     pytest.param(lambda: saved(noise(), "JPEG2000"), id="JPEG 2000", marks=needs_jpeg2000),
@@ -197,7 +198,10 @@ def test_lossless_formats_give_the_pixels(make: Callable[[], bytes]) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": 0}, {"restart_marker_blocks": 1}])
 def test_jpeg_gives_the_pixels_within_its_loss(options: dict[str, Any]) -> None:
-    assert difference(pixels_of(saved(blocks(), "JPEG", quality=95, **options)), blocks()) <= 3
+    rgb = pixels_of(saved(blocks(), "JPEG", quality=95, **options))
+    assert rgb.shape == blocks().shape
+    for square in (np.s_[4:12, 4:12], np.s_[4:12, 36:44], np.s_[20:28, 4:12]):  # JPEG halves the colour's resolution
+        assert difference(rgb[square], blocks()[square]) <= 3
 
 
 @pytest.mark.parametrize(
@@ -235,7 +239,7 @@ def test_read_image_tells_digest_and_note(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(data)
     image = read_image(os.fspath(tmp_path / "x.png"))
     assert isinstance(image, ImageFile)
-    assert (image.sha256, image.note) == (__import__("hashlib").sha256(data).hexdigest(), None)
+    assert (image.sha256, image.note) == (hashlib.sha256(data).hexdigest(), None)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -367,6 +371,31 @@ def test_a_download_that_broke_off_is_called_truncated(kind: str) -> None:
     assert refusal(data[: len(data) // 2]) == "truncated"
 
 
+@pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("make", [noise, lambda: noise(channels=1), lambda: noise(channels=1, dtype=np.uint16)])
+def test_a_tiff_that_promises_more_rows_than_it_has_is_refused(
+    make: Callable[[], np.ndarray], compression: str | None
+) -> None:
+    data = bytearray(saved(make(), "TIFF", compression=compression))
+    height = next(
+        at for at in range(len(data)) if data[at : at + 2] == b"\x01\x01" and data[at + 8 : at + 10] == b"\x10\0"
+    )
+    data[height + 8] = 200
+    assert refusal(bytes(data)) in ("truncated", "corrupt")
+
+
+@pytest.mark.parametrize("kind", ["BMP", "PPM", "PNG"])
+def test_a_header_that_promises_more_rows_than_there_are_is_refused(kind: str) -> None:
+    if kind == "PNG":
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 200, 8, 2, 0, 0, 0))
+        data = png(noise(), 2, 8)[:8] + header + png(noise(), 2, 8)[33:]
+    else:
+        data = saved(noise(), kind)
+        old, new = (b"24 16", b"24 200") if kind == "PPM" else (struct.pack("<II", 24, 16), struct.pack("<II", 24, 200))
+        data = data.replace(old, new)
+    assert refusal(data) in ("truncated", "corrupt")
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -450,6 +479,7 @@ def test_bombs_are_refused_before_their_pixels_are_allocated(tmp_path: Path) -> 
         "size.ppm": b"P6 50000 50000 255\n" + bytes(1000),
         "size.gif": b"GIF89a\xff\xff\xff\xff" + saved(noise(), "GIF")[10:],
         "floats.tif": bytes(floats),
+        "chunk.png": png(noise(), 2, 8).replace(b"\0\0\x04\x9bIDAT", b"\x7f\0\x04\x9bIDAT"),
     }
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
@@ -464,7 +494,7 @@ def test_bombs_are_refused_before_their_pixels_are_allocated(tmp_path: Path) -> 
         check=True,
     )
     *reasons, grown = result.stdout.split()
-    assert reasons == ["too-large"] * 5 + ["unsupported-depth", "too-large"]
+    assert reasons == ["too-large"] * 5 + ["unsupported-depth", "truncated", "too-large"]
     assert float(grown) < 60, "MiB"
 
 
@@ -561,9 +591,8 @@ def test_the_refusal_of_a_depth_says_what_was_found_and_what_to_do() -> None:
 
 
 def palette(colours: np.ndarray, indices: np.ndarray) -> Image.Image:
-    image = Image.fromarray(indices.astype(np.uint8), "P") if False else Image.new("P", indices.shape[::-1])
+    image = Image.fromarray(indices.astype(np.uint8))
     image.putpalette(colours.astype(np.uint8).tobytes())
-    image.putdata([int(i) for i in indices.ravel()])
     return image
 
 
@@ -631,13 +660,10 @@ def test_a_palette_with_transparency_is_composited_on_white(kind: str, one: bool
     assert np.array_equal(pixels_of(data), wanted)
 
 
-@pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("colour_type", [0, 2], ids=["grey", "RGB"])
+@pytest.mark.parametrize(("colour_type", "depth"), [(0, 1), (0, 2), (0, 4), (0, 8), (0, 16), (2, 8), (2, 16)])
 def test_the_one_transparent_colour_of_a_png_becomes_white(colour_type: int, depth: int) -> None:
-    if colour_type == 2 and depth < 8:
-        pytest.skip("PNG has no such thing")
     top = 2**depth - 1
-    pixels = noise(16, 24, 3 if colour_type else 1, np.uint16) % (top + 1)
+    pixels = noise(16, 24, 3 if colour_type else 1, np.uint16) & top
     key = pixels[3, 4]
     rgb = np.rint(pixels * (255 / top)).astype(np.uint8)
     rgb = np.repeat(rgb[..., None], 3, axis=2) if colour_type == 0 else rgb
@@ -720,8 +746,8 @@ STORED_AS = {
 
 
 def opaque(image: Image.Image) -> Image.Image:
-    image = image.convert("RGBA")
-    image.putpixel((0, 0), (1, 2, 3, 254))
+    image = image.copy()
+    image.putalpha(254)  # so that the alpha is kept, yet shows in no more than a level
     return image
 
 
@@ -930,7 +956,7 @@ def test_a_file_that_fails_after_it_was_found_is_an_io_error(
 
     (tmp_path / "x.png").write_bytes(b"x")
     monkeypatch.setattr(Path, "read_bytes", fail)
-    with pytest.raises(ImageError, match="^io-error: [A-Z]"):
+    with pytest.raises(ImageError, match=r"^io-error: [A-Z]"):
         read_bytes(tmp_path / "x.png")
 
 
@@ -950,29 +976,20 @@ def check_anything(data: bytes, warn: str) -> None:
     assert note is None or isinstance(note, str)
 
 
-HEADS = st.sampled_from(
-    [
-        b"",
-        b"\xff\xd8\xff",
-        b"\x89PNG\r\n\x1a\n",
-        b"GIF89a",
-        b"BM",
-        b"II*\0",
-        b"MM\0*",
-        b"II+\0",
-        b"P5\n",
-        b"P6 ",
-        b"RIFF",
-    ]
-    + [
-        b"RIFF\x40\0\0\0WEBPVP8 ",
-        b"\0\0\0\x20ftypavif",
-        b"\0\0\0\x0cjP  \r\n\x87\n",
-        b"\xff\x4f\xff\x51",
-        b"%!PS",
-        b"P7\n",
-    ]
-)
+HEADS = [
+    b"",
+    b"\xff\xd8\xff",
+    b"\x89PNG\r\n\x1a\n",
+    b"GIF89a",
+    b"BM",
+    b"II*\0",
+    b"MM\0*",
+    b"II+\0",
+    b"P5\n",
+    b"P6 ",
+    b"P7\n",
+]
+HEADS += [b"RIFF\x40\0\0\0WEBPVP8 ", b"\0\0\0\x20ftypavif", b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51", b"%!PS"]
 FUZZ = settings(
     deadline=None,
     database=None,
@@ -983,7 +1000,7 @@ FUZZ = settings(
 
 @pytest.mark.parametrize("warn", ["ignore", "error"])
 @FUZZ
-@given(head=HEADS, rest=st.binary(max_size=300))
+@given(head=st.sampled_from(HEADS), rest=st.binary(max_size=300))
 def test_any_bytes_are_an_image_or_an_image_error(warn: str, head: bytes, rest: bytes) -> None:
     check_anything(head + rest, warn)
 

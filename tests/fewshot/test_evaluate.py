@@ -21,6 +21,7 @@ from fewshot import CENTERS, Episodes, evaluate, sample_episodes
 from fewshot.centering import TRANSDUCTIVE, ZeroVectorError
 from fewshot.evaluation import mean_and_interval
 from fewshot.methods.ncm import METRICS
+from fewshot.methods.ncm_raw import RawNearestMean
 
 
 def data(
@@ -92,6 +93,71 @@ def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[tuple[int, int]] = []
     single = function(x, labels, episodes, progress=lambda *counts: seen.append(counts)).per_episode
     assert np.array_equal(whole, single) and seen[0] == (1, 33) and seen[-1] == (33, 33)
+
+
+@pytest.mark.parametrize("center", CENTERS)
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("kind", ["plain", "separated", "far groups", "heavy tails", "offset", "near duplicates"])
+def test_the_quick_way_equals_step_by_step_and_float64(
+    monkeypatch: pytest.MonkeyPatch, center: str, metric: str, kind: str
+) -> None:
+    """Whatever the table looks like: where the expansion would lose digits, vectors are centred one by one."""
+    x, labels = data(seed=11, dims=40)
+    rng = np.random.default_rng(11)
+    match kind:
+        case "separated":
+            x = x + 30 * np.eye(40)[labels].astype(np.float32)
+        case "far groups":
+            x = x + np.where(labels[:, None] < 5, 0, 500).astype(np.float32)
+        case "heavy tails":
+            x = rng.standard_t(1.5, size=x.shape).astype(np.float32)
+        case "offset":
+            x = x + np.float32(1000)
+        case "near duplicates":
+            x = (rng.normal(size=(1, 40)) + 1e-3 * x).astype(np.float32)
+    base = data(seed=12, dims=40)[0] if center == "base" else None
+    episodes = sample_episodes(labels, ways=5, shots=3, queries=4, episodes=40, seed=2)
+    quick = evaluate(x, labels, episodes, center=center, metric=metric, base=base).per_episode
+    wanted, close = naive_accuracies(x, episodes, center, metric, base, False)
+    assert (np.abs(quick - wanted) * 20 <= close + 1e-9).all()
+    monkeypatch.setattr(RawNearestMean, "predict", lambda *_: None)
+    slow = evaluate(x, labels, episodes, center=center, metric=metric, base=base).per_episode
+    assert (np.abs(slow - wanted) * 20 <= close + 1e-9).all()
+
+
+def test_the_quick_way_is_taken_and_left_where_it_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[bool] = []
+    predict = RawNearestMean.predict
+
+    def watched(self: RawNearestMean, support: np.ndarray, query: np.ndarray) -> np.ndarray | None:
+        result = predict(self, support, query)
+        taken.append(result is not None)
+        return result
+
+    monkeypatch.setattr(RawNearestMean, "predict", watched)
+    x, labels = data(seed=13)
+    episodes = sample_episodes(labels, ways=3, shots=2, queries=4, episodes=5, seed=0)
+    evaluate(x, labels, episodes)
+    assert taken and all(taken)
+    taken.clear()
+    far = x + np.where(labels[:, None] < 5, 0, 5000).astype(np.float32)
+    within = Episodes(
+        *(a[(episodes.classes < 5).all(axis=1)] for a in (episodes.classes, episodes.support, episodes.query))
+    )
+    assert len(within)
+    evaluate(far, labels, within)  # five classes close together, seen from a mean far away
+    assert taken and not any(taken)
+
+
+def test_inputs_are_left_as_they_are() -> None:
+    x, labels = data(seed=14)
+    episodes = sample_episodes(labels, ways=3, shots=2, queries=4, episodes=5, seed=0)
+    for features in (x, x.astype(np.float64)):
+        before = features.copy()
+        for center in ("none", "support", "support+query", "separate", "feature"):
+            evaluate(features, labels, episodes, center=center)
+            evaluate(features, labels, episodes, center=center, prenormalize=True)
+        assert np.array_equal(features, before)
 
 
 def test_permuting_the_queries_of_an_episode_changes_nothing() -> None:
