@@ -33,7 +33,7 @@ def classify(
         typer.Option("--query", metavar="IMAGES…", help="Images to label: folders, files, lists, or a store."),
     ],
     more: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGES]…", help="More images to label.", show_default=False)
+        list[Path] | None, typer.Argument(metavar="IMAGES", help="More images to label.", show_default=False)
     ] = None,
     encoder: options.Encoder = None,
     center: options.Center = "support",
@@ -45,7 +45,7 @@ def classify(
     ] = 10.0,
     top: Annotated[
         int | None,
-        typer.Option("--top", help="Classes to list per image. [default: all; 5 above 50 classes or 1000 images]"),
+        typer.Option("--top", help="Classes to list per image; by default all; 5 above 50 classes or 1000 images."),
     ] = None,
     out: options.Out = None,
     figure: Annotated[

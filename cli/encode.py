@@ -15,7 +15,7 @@ from cli.data import EncodingChoice, encoder_json, encoder_words
 
 def encode(
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGES…", help="Folders, image files, or lists (.txt, .csv).")
+        list[Path], typer.Argument(metavar="IMAGES", help="Folders, image files, or lists (.txt, .csv).")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", metavar="DIR", help="The store's folder.")],
     encoder: options.Encoder = None,

@@ -34,7 +34,7 @@ Encoder = Annotated[
         "-e",
         "--encoder",
         metavar="NAME",
-        help=f"Encoder by name (see `fewmatch encoders`) or weights file. [default: {DEFAULT_ENCODER}, or the store's]",
+        help=f"Encoder by name (see `fewmatch encoders`) or weights file; by default {DEFAULT_ENCODER}, or the store's.",
         autocompletion=_encoder_names,
     ),
 ]
@@ -43,7 +43,7 @@ Dtype = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"] | None,
     typer.Option(
         "--dtype",
-        help="Number format of the network. [default: auto (bfloat16 where the hardware has it), or the store's]",
+        help="Number format of the network; by default bfloat16 where the hardware has it, or the store's.",
     ),
 ]
 Size = Annotated[
@@ -51,7 +51,7 @@ Size = Annotated[
     typer.Option(
         "--size",
         metavar="PIXELS",
-        help="Input size, a multiple of the patch size. [default: the encoder's, or the store's]",
+        help="Input size, a multiple of the patch size; by default the encoder's, or the store's.",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same episodes.")]

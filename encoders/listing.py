@@ -113,10 +113,8 @@ def _walk(folder: Path, above: Sequence[tuple[int, int]], prefix: str = "") -> I
     try:
         information = folder.stat()
         entries = list(os.scandir(folder))
-    except OSError as error:
-        if not prefix:
-            raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
-        return  # a folder below that is closed to us holds nothing we can use
+    except OSError as error:  # not passed over: a class would be missing without a word
+        raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
     identity = (information.st_dev, information.st_ino)
     if identity in above:
         return

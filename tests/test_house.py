@@ -165,6 +165,14 @@ def test_help_waits_for_nothing_heavy(arguments: list[str]) -> None:
     assert done.returncode == (2 if arguments == ["encode"] else 0)
 
 
+def test_help_shows_every_default_that_options_speak_of() -> None:
+    """Text in square brackets would be taken for markup, and vanish."""
+    from cli import classify, demo, doctor, encode, encoders_command, episodes, options
+
+    for module in (classify, demo, doctor, encode, encoders_command, episodes, options):
+        assert "help=" not in (source := Path(module.__file__).read_text()) or "[default" not in source
+
+
 def test_importing_fewmatch_is_light_too() -> None:
     code = f"import sys, fewmatch, encoders, fewshot, figures; sys.exit(str([m for m in {HEAVY!r} if m in sys.modules] or ''))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
