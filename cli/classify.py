@@ -115,7 +115,7 @@ def classify(
         listed = top or (5 if streaming else len(labeller.class_names))
         about = output.document(
             encoder=encoder_json(key),
-            support=table.describe(),
+            support=table.describe() | {"skipped": output.skipped_json(support_skipped)},
             queries=source.count,
             method="ncm",
             center=center,

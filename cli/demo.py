@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shlex
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from cli import options
+from cli import options, output
 
 #: A folder with this file in it is ours to refresh.
 MARKER = ".fewmatch-demo"
@@ -31,64 +33,32 @@ def demo(
     and a folder of unlabelled pictures classified from five examples a class.
     """
     started = time.perf_counter()
+    flags = ["--quiet"] * quiet + ["--debug"] * debug
     _clear(out)
     textures, digits, queries = _write_pictures(out / "images")
     features, results = out / "features", out / "results"
+    ways = {"textures": "--ways 3 --center none,support", "digits": "--ways 5 --center none,support,support+query"}
     print("Each step is a command that you can repeat.\n")
-    _step("encode", textures, "-o", features / "textures", "-e", "mini")
-    _step("encode", digits, "-o", features / "digits", "-e", "mini")
-    _step(
-        "episodes",
-        features / "textures",
-        "--ways",
-        "3",
-        "--shots",
-        "1,5",
-        "--center",
-        "none,support",
-        "--episodes",
-        "2000",
-    )
-    _step(
-        "episodes",
-        features / "digits",
-        "--ways",
-        "5",
-        "--shots",
-        "1,5",
-        "--center",
-        "none,support,support+query",
-        "--episodes",
-        "2000",
-    )
-    for name, ways in (("textures", "3"), ("digits", "5")):
-        _write_json(
-            results / f"episodes-{name}.json",
+    for name, folder in (("textures", textures), ("digits", digits)):
+        _step(["encode", folder, "-o", features / name, "-e", "mini"], flags)
+    for name, options_of_it in ways.items():
+        command: list[str | Path] = [
             "episodes",
             features / name,
-            "--ways",
-            ways,
-            "--center",
-            "none,support",
+            *options_of_it.split(),
+            "--shots",
+            "1,5",
             "--episodes",
             "2000",
-            "--json",
-        )
-    _step(
-        "classify",
-        "--support",
-        features / "digits",
-        "--query",
-        queries,
-        "--out",
-        results / "labels.csv",
-        "--figure",
-        results / "labels.png",
-    )
-    _write_json(results / "labels.json", "classify", "--support", features / "digits", "--query", queries, "--json")
+        ]
+        _step(command, flags)
+        _write_json(results / f"episodes-{name}.json", command, flags)
+    command = ["classify", "--support", features / "digits", "--query", queries]
+    _step([*command, "--out", results / "labels.csv", "--figure", results / "labels.png"], flags)
+    _write_json(results / "labels.json", command, flags)
     print(f"\nAll of it took {time.perf_counter() - started:.0f} s. The files:")
     for path in sorted(results.iterdir()):
-        print(f"  {path}")
+        print(f"  {output.printable(path)}")
 
 
 def _clear(out: Path) -> None:
@@ -103,27 +73,28 @@ def _clear(out: Path) -> None:
     (out / "results").mkdir()
 
 
-def _step(*arguments: str | Path) -> None:
-    from cli.main import run
-
-    words = [str(argument) for argument in arguments]
-    print("$ fewmatch " + " ".join(words), flush=True)
-    code = run(words)
+def _step(command: Sequence[str | Path], flags: Sequence[str]) -> None:
+    """Show a command and run it."""
+    words = [str(word) for word in command]
+    print("$ fewmatch " + output.printable(shlex.join(words)), flush=True)
+    _run([*words, *flags])
     print(flush=True)
-    if code:
-        raise typer.Exit(code)
 
 
-def _write_json(path: Path, *arguments: str | Path) -> None:
+def _write_json(path: Path, command: Sequence[str | Path], flags: Sequence[str]) -> None:
     """The same again for machines; nothing is encoded a second time."""
-    from cli.main import run
-
     text = io.StringIO()
     with contextlib.redirect_stdout(text):
-        code = run([str(argument) for argument in arguments])
+        _run([*map(str, command), "--json", *flags])
+    path.write_text(text.getvalue())
+
+
+def _run(words: list[str]) -> None:
+    from cli.main import run
+
+    code = run(words)
     if code:
         raise typer.Exit(code)
-    path.write_text(text.getvalue())
 
 
 def _write_pictures(folder: Path) -> tuple[Path, Path, Path]:

@@ -13,35 +13,28 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from encoders.errors import FewmatchError, ImageError, InputError, OutputExistsError, StoreDamagedError
+from encoders.claim import claim, locked, writing
+from encoders.errors import FewmatchError, ImageError, InputError, StoreDamagedError
 from encoders.features import Encoder, Features
 from encoders.frame import Frame, resample
 from encoders.images import decode, read_bytes
 from encoders.listing import ListedImage
-from encoders.places import fewmatch_home
-from encoders.plan import EncodingPlan, cache_folder, file_identity, key_difference, plan_encoding
+from encoders.plan import EncodingPlan, cache_folder, plan_encoding
 from encoders.store import (
-    MANIFEST,
-    META,
     SHARD_NAME,
     EarlierRows,
     FeatureStore,
     Keep,
     Row,
     Shard,
-    is_store_file,
     key_digest,
     leftovers,
     read_header,
-    read_meta,
-    shard_key,
     worth_another_try,
     write_manifest,
-    write_meta,
 )
 
 #: Called with (images done, images in all, images skipped) after every batch.
@@ -145,116 +138,10 @@ def _steps(
     number, parts = shard
     if not 1 <= number <= parts:
         raise InputError(f"no part {number}/{parts}: expected i/n with i from 1 to n")
-    with _locked(folder, shard, wait):
+    with locked(folder, shard, wait):
         # The cache names its folders by key: whatever else such a folder holds is damage, and nobody could choose another one.
-        _claim(folder, plan, overwrite or folder == cache_folder(plan))
+        claim(folder, plan, overwrite or folder == cache_folder(plan))
         return (yield from _run(plan, folder, number - 1, parts, strict, workers, progress))
-
-
-@contextlib.contextmanager
-def _locked(folder: Path, shard: tuple[int, int], wait: bool) -> Iterator[None]:
-    """Keep two processes from doing the same work.
-
-    Only that: on file systems where locks do nothing, temporary files of one's own and atomic renames still keep the store whole.
-    The lock lies outside the store, so that equal work leaves equal folders.
-    """
-    name = hashlib.blake2b(os.fsencode(os.path.realpath(folder)), digest_size=10).hexdigest()
-    locks = fewmatch_home() / "locks"
-    try:
-        locks.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(locks / f"{name}-{shard[0]}-of-{shard[1]}.lock", timeout=-1 if wait else 0)
-        lock.acquire()
-    except Timeout as error:
-        raise OutputExistsError(
-            f"another process is writing {folder}: wait for it, or choose another folder"
-        ) from error
-    except OSError as error:
-        raise FewmatchError(
-            f"no lock can be made in {locks} ({error.strerror}): set FEWMATCH_HOME to a folder that can be written"
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _claim(folder: Path, plan: EncodingPlan, overwrite: bool) -> None:
-    """Make the folder a store for this plan, or refuse and touch nothing."""
-    key = plan.key
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        present = sorted(os.listdir(folder))
-    except OSError as error:
-        raise OutputExistsError(f"{folder} cannot be used as a folder: {error.strerror}") from error
-    ours = [name for name in present if is_store_file(name)]
-    foreign = [name for name in present if not is_store_file(name)]
-    shards = [name for name in ours if SHARD_NAME.fullmatch(name)]
-    try:
-        meta = read_meta(folder)
-    except StoreDamagedError:
-        # Many things keep a meta.json: it is a store's where its shards lie around it.
-        if not shards and (foreign or not overwrite):
-            raise _not_a_store(folder, META) from None
-        if not overwrite:
-            raise
-        meta = {"key": None}
-    if meta is None:
-        # Without shards a manifest.jsonl may be anybody's; with them, the folder lost its meta.json.
-        if foreign or (MANIFEST in ours and not shards):
-            raise _not_a_store(folder, foreign[0] if foreign else MANIFEST)
-        if all(shard_key(folder / name) in (None, key_digest(key)) for name in shards):
-            with _writing(folder):
-                write_meta(folder, key)
-            return
-        meta = {"key": None}
-    if meta["key"] == key:
-        stranger = _stranger(folder, plan) if not overwrite else None
-        if stranger:
-            raise OutputExistsError(
-                f"{folder} holds features of other images (such as {stranger}): choose another folder, or --overwrite"
-            )
-        return
-    if not overwrite:
-        raise OutputExistsError(
-            f"{folder} holds features made differently ({key_difference(meta['key'], key)}): choose another folder, or --overwrite"
-        )
-    with _writing(folder):
-        # The manifest first and the key last: at no moment does one describe shards of the other key.
-        for name in sorted(ours, key=lambda name: name != MANIFEST):
-            if name != META:
-                (folder / name).unlink(missing_ok=True)
-        write_meta(folder, key)
-
-
-def _stranger(folder: Path, plan: EncodingPlan) -> str | None:
-    """An image of the finished store in a folder, if the store and the plan have no folder of images and no image in common.
-
-    Images may come and go between two runs, but a store of other images altogether is somebody's work.
-    """
-    try:
-        rows = FeatureStore.open(folder).rows
-    except (InputError, StoreDamagedError):
-        return None  # unfinished or damaged: there is nothing to lose
-    roots = {row["root"] for row in rows}
-    known = {(row["path"], row["size"], row["mtime_ns"]) for row in rows}
-    if any(image.root in roots or (image.name, *file_identity(image.path)) in known for image in plan.images):
-        return None
-    return str(rows[0]["path"])
-
-
-def _not_a_store(folder: Path, name: str) -> OutputExistsError:
-    return OutputExistsError(f"{folder} is not empty and no feature store ({name} is in it): choose another folder")
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Say what a full or read-only disk means for a store."""
-    try:
-        yield
-    except OSError as error:
-        raise FewmatchError(
-            f"{folder} cannot be written ({error.strerror}): what is done is kept, run this again when that is mended"
-        ) from error
 
 
 def _run(
@@ -269,7 +156,7 @@ def _run(
     key = key_digest(plan.key)
     shards = plan.shards()
     mine = [shard for number, shard in enumerate(shards) if number % parts == part]
-    with _writing(folder):
+    with writing(folder):
         for leftover in leftovers(folder, part, parts):
             leftover.unlink(missing_ok=True)
     earlier = EarlierRows(folder, key, {name for name, _, _ in shards})
@@ -286,7 +173,7 @@ def _run(
 
                 shard = _encode_shard(plan, images, facts, earlier, pool, strict, advance)
                 if kept is None or kept.rows != shard.rows:
-                    with _writing(folder):
+                    with writing(folder):
                         shard.write(folder / name, key)
             elif strict:
                 _refuse_skipped(shard.rows, images)
@@ -309,7 +196,7 @@ def _finish(folder: Path, key: str, shards: Sequence[tuple[str, list[ListedImage
             return False
         rows += _manifest_rows(kept, images, name)
     current = {name for name, _, _ in shards}
-    with _writing(folder):
+    with writing(folder):
         write_manifest(folder, rows)
         for path in folder.iterdir():
             if SHARD_NAME.fullmatch(path.name) and path.name not in current:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -398,7 +400,9 @@ def test_classify_skips_and_says_so(
     folder: Path, queries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (queries / "1b.png").write_bytes(b"nothing")
+    (folder / "red" / "empty.png").touch()
     got = as_json(fewmatch(capsys, "classify", "--support", folder, "--query", queries, *MINI, "--json"), code=3)
+    assert got["support"]["skipped"] == [{"path": "red/empty.png", "reason": "empty: the file has no content"}]
     assert [r["path"] for r in got["results"]] == ["0.png", "1.png", "2.png"]
     assert [s["path"] for s in got["skipped"]] == ["1b.png"] and got["skipped"][0]["reason"].startswith("not-an-image")
     code, _, _ = fewmatch(
@@ -599,3 +603,31 @@ def test_completion_script_can_be_shown() -> None:
     assert done.stdout.split() == [b"encoders", b"encode"]
     done = shell(_FEWMATCH_COMPLETE="complete_bash", COMP_WORDS="fewmatch encode -e dinov2_vitb", COMP_CWORD="3")
     assert done.stdout.split() == [b"dinov2_vitb14", b"dinov2_vitb14_reg"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_run_says_so_and_leaves_no_half_file(tmp_path: Path, number: int, code: int) -> None:
+    for i in range(300):
+        draw(tmp_path / "set" / f"{i:03d}.png", COLOURS["red"], seed=i)
+    store = tmp_path / "store"
+    command = [
+        sys.executable,
+        "-m",
+        "fewmatch",
+        "encode",
+        str(tmp_path / "set"),
+        "-o",
+        str(store),
+        *map(str, MINI),
+        "--size",
+        "256",
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
+    for _ in range(600):  # until it has begun to work
+        if (store / "meta.json").exists():
+            break
+        time.sleep(0.05)
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code and b"Traceback" not in err
+    assert [path.name for path in store.iterdir()] == ["meta.json"]
