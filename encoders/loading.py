@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float
@@ -61,18 +61,40 @@ class FrozenEncoder:
         self.device = device
         self.dtype = dtype
 
-    @torch.inference_mode()
-    def __call__(self, images: Float[Tensor, "b 3 H W"], /) -> Features:
-        """Features of a batch of normalised images; H and W multiples of `patch_size`."""
-        out: Features = self.model(images.to(self.device, self.dtype))
-        return out
+    @overload
+    def __call__(self, images: Float[Tensor, "b 3 H W"], /) -> Features: ...
+
+    @overload
+    def __call__(
+        self, images: Float[Tensor, "b 3 H W"], /, *, layers: Sequence[int], norm: bool = True
+    ) -> list[Features]: ...
 
     @torch.inference_mode()
-    def intermediate(
-        self, images: Float[Tensor, "b 3 H W"], layers: Sequence[int], *, norm: bool = True
-    ) -> list[Features]:
-        """Features after the blocks with these indices (0-based, negative from the end), with or without the final norm."""
-        return self.model.intermediate(images.to(self.device, self.dtype), layers, norm)
+    def __call__(
+        self, images: Float[Tensor, "b 3 H W"], /, *, layers: Sequence[int] | None = None, norm: bool = True
+    ) -> Features | list[Features]:
+        """Features of a batch of normalised images.
+
+        Args:
+            images: (B, 3, H, W), H and W multiples of `patch_size`.
+            layers: blocks to tap, 0-based, negative from the end; None is the last alone.
+            norm: whether the final norm is applied to tapped blocks, as DINOv2's `get_intermediate_layers` does.
+
+        Returns:
+            Features; with `layers`, a list of them in the order asked for.
+
+        Raises:
+            ValueError: a size that is no multiple of the patch, or a layer that is not there; `norm=False` without layers.
+        """
+        images = images.to(self.device, self.dtype)
+        if layers is not None:
+            return self.model.intermediate(images, layers, norm)
+        if not norm:
+            raise ValueError(
+                "expected layers with norm=False: without them the features are the model's own, normed output"
+            )
+        out: Features = self.model(images)
+        return out
 
     def __repr__(self) -> str:
         return (

@@ -104,7 +104,7 @@ def evaluate(
         base: (B, D) raw features of the base set, for `center="base"`.
         metric: `euclidean` or `cosine`.
         prenormalize: bring vectors to length one before the mean is taken (EASY's E-M-E).
-        device: where to compute.
+        device: where to compute (the CPU for MPS, which has no float64).
         progress: called with (episodes done, episodes in all).
 
     Raises:
@@ -116,6 +116,8 @@ def evaluate(
     run = find_method(method)
     if metric not in METRICS:
         raise InputError(f"no metric called {metric}: expected one of {', '.join(METRICS)}")
+    if torch.device(device).type == "mps":
+        device = "cpu"  # MPS has no float64, which the means need; and this is quick on a CPU
     x = as_table(features, device)
     _check_episodes(episodes, np.asarray(labels), len(x))
     if (base is not None) != (mode == "base"):

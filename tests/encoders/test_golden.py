@@ -40,10 +40,10 @@ def check(encoder: FrozenEncoder, data: dict[str, torch.Tensor], scale: float) -
         if features.registers is not None:
             assert error(features.registers, wanted["registers"]) < TOLERANCE
         if "block0/patch_prenorm" in wanted:
-            (first,) = encoder.intermediate(images, [0], norm=False)
+            (first,) = encoder(images, layers=[0], norm=False)
             assert error(first.feature_map, wanted["block0/patch_prenorm"]) < TOLERANCE
             assert error(first.global_repr, wanted["block0/cls_prenorm"]) < TOLERANCE
-        last, again = encoder.intermediate(images, [-1, 1])
+        last, again = encoder(images, layers=[-1, 1])
         assert torch.equal(last.feature_map, features.feature_map) and torch.equal(again.global_repr, last.global_repr)
 
 
@@ -124,4 +124,6 @@ def test_sizes_that_are_no_multiple_of_the_patch_are_refused() -> None:
     with pytest.raises(ValueError, match="multiples of the patch size 8, got 60×64"):
         encoder(torch.zeros(1, 3, 60, 64))
     with pytest.raises(ValueError, match="expected layers from -8 to 7, got 8"):
-        encoder.intermediate(torch.zeros(1, 3, 64, 64), [8])
+        encoder(torch.zeros(1, 3, 64, 64), layers=[8])
+    with pytest.raises(ValueError, match="expected layers with norm=False"):
+        encoder(torch.zeros(1, 3, 64, 64), norm=False)
