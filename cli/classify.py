@@ -70,7 +70,7 @@ def classify(
 
     Above 1000 images or 50 classes, --json writes a line per image as it comes, behind a first line that describes the run.
     """
-    from encoders import InputError, OutputExistsError
+    from encoders import FeatureStore, InputError, OutputExistsError
     from encoders.plan import key_difference
     from fewshot import Labeller
     from fewshot.centering import TRANSDUCTIVE
@@ -85,11 +85,13 @@ def classify(
             f"no figure of type {figure.suffix or figure.name}: expected a name ending in {', '.join(FIGURES)}"
         )
     choice = EncodingChoice(encoder, device, dtype, size, not no_cache, trust_digest)
+    for path in (support, *query, *(more or [])):
+        if is_store(path):  # what a store was made with goes for the images as well
+            choice = choice.like(FeatureStore.open(path).key)
+            break
     table, key, support_skipped = read_table(support, choice)
     if key is None:
         raise InputError(f"{support} holds features without their images: give --support as images or a feature store")
-    if is_store(support):
-        choice = choice.like(key)
     labeller = Labeller(
         table.features,
         [table.class_names[i] for i in table.labels],

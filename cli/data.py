@@ -30,6 +30,7 @@ class EncodingChoice:
     size: int | None = None
     cache: bool = True
     trust_digest: bool = False
+    said: EncodingChoice | None = None  # before `like` filled in what the user left open
 
     @cached_property
     def loaded(self) -> FrozenEncoder:
@@ -51,19 +52,20 @@ class EncodingChoice:
             encoder=self.encoder or facts["name"],
             dtype=self.dtype or facts["dtype"],
             size=self.size or key["preprocessing"].get("crop"),
+            said=self.said or self,
         )
 
     def check(self, key: dict[str, Any], path: Path) -> None:
         """Refuse a store that was made with something else than what the user asks for."""
         from encoders import InputError
 
-        facts = key["encoder"]
+        facts, said = key["encoder"], self.said or self
         for option, asked, got in (
-            ("--encoder", self.encoder, facts["name"]),
-            ("--dtype", None if self.dtype == "auto" else self.dtype, facts["dtype"]),
-            ("--size", self.size, key["preprocessing"].get("crop", key["preprocessing"].get("dense"))),
+            ("--encoder", said.encoder, facts["name"]),
+            ("--dtype", None if said.dtype == "auto" else said.dtype, facts["dtype"]),
+            ("--size", said.size, key["preprocessing"].get("crop", key["preprocessing"].get("dense"))),
         ):
-            if asked is not None and asked != got:
+            if asked is not None and got not in (asked, Path(str(asked)).stem, Path(str(asked)).name):
                 raise InputError(
                     f"the store {path} was made with {option} {got}, not {asked}: leave {option} out, or encode again"
                 )

@@ -363,11 +363,11 @@ def test_classify_takes_several_queries_and_a_store(
     for query in (queries, tmp_path / "queries"):  # a support store says by itself how the queries are encoded
         got = as_json(fewmatch(capsys, "classify", "--support", tmp_path / "support", "--query", query, "--json"))
         assert [r["label"] for r in got["results"]] == wanted and got["encoder"]["size"] == 64
+    got = as_json(fewmatch(capsys, "classify", "--support", folder, "--query", tmp_path / "queries", "--json"))
+    assert [r["label"] for r in got["results"]] == wanted  # so does a store of queries
     assert fewmatch(capsys, "encode", queries, "-o", tmp_path / "other", *MINI, "--size", 72)[0] == 0
-    code, _, err = fewmatch(
-        capsys, "classify", "--support", folder, "--query", tmp_path / "other", "-e", "mini", "--dtype", "float32"
-    )
-    assert code == 2 and "encoded differently" in err
+    code, _, err = fewmatch(capsys, "classify", "--support", tmp_path / "support", "--query", tmp_path / "other")
+    assert code == 2 and "encoded differently (preprocessing crop was 64, now 72)" in err
 
 
 def test_every_option_of_classify_changes_what_it_should(
@@ -631,3 +631,18 @@ def test_an_interrupted_run_says_so_and_leaves_no_half_file(tmp_path: Path, numb
     _, err = process.communicate(timeout=60)
     assert process.returncode == code and b"Traceback" not in err
     assert [path.name for path in store.iterdir()] == ["meta.json"]
+
+
+def test_an_encoder_from_a_file_is_the_one_of_its_store(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.symlink_to(ROOT / "encoders" / "weights" / "mini.safetensors")
+    mine = ("-e", weights, "--device", "cpu", "--dtype", "float32", "--size", 64)
+    assert fewmatch(capsys, "encode", folder, "-o", tmp_path / "store", *mine)[0] == 0
+    got = as_json(
+        fewmatch(
+            capsys, "episodes", tmp_path / "store", "-e", weights, "--ways", 3, "--shots", 1, "--queries", 2, "--json"
+        )
+    )
+    assert got["encoder"]["name"] == "mine"
