@@ -149,7 +149,7 @@ def classify(
                     if figure is not None:
                         entry = (
                             -result["probability"],
-                            -sum(counts.values()),
+                            -counts.total(),
                             Path(row["root"]) / row["path"],
                             result["label"],
                         )
@@ -177,7 +177,7 @@ def classify(
             streaming,
         )
     if figure is not None and doubtful:
-        _draw(doubtful, sum(counts.values()), figure)
+        _draw(doubtful, counts.total(), figure)
         output.note(f"wrote {output.printable(figure)}")
     if out is not None:
         output.note(f"wrote {output.printable(out)}")
@@ -289,7 +289,7 @@ def _print_table(
     if streaming:
         rows = [(name, f"{counts[name]:,}") for name in sorted(counts, key=lambda name: (-counts[name], name))]
         output.emit_table(
-            f"{sum(counts.values()):,} images",
+            f"{counts.total():,} images",
             (("label", "left"), ("images", "right")),
             rows,
             caption + "; --json or --out list every image",

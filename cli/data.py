@@ -34,7 +34,7 @@ class EncodingChoice:
 
     @cached_property
     def loaded(self) -> FrozenEncoder:
-        """The encoder, loaded once. A licence that is not free for all uses is told here."""
+        """The encoder, loaded once."""
         from encoders import load
 
         return load(

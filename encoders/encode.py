@@ -17,6 +17,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from encoders.claim import claim, locked, writing
+from encoders.earlier import EarlierRows
 from encoders.errors import FewmatchError, ImageError, InputError, StoreDamagedError
 from encoders.features import Encoder, Features
 from encoders.frame import Frame, resample
@@ -25,7 +26,6 @@ from encoders.listing import ListedImage
 from encoders.plan import EncodingPlan, cache_folder, plan_encoding
 from encoders.store import (
     SHARD_NAME,
-    EarlierRows,
     FeatureStore,
     Keep,
     Row,

@@ -124,7 +124,7 @@ def load(
         WeightsRefusedError: the file is damaged, unsafe, or not what its name promises.
     """
     text = os.fspath(name_or_path)
-    names = {alias for record in catalogue.checkpoints() for alias in (record.name, *record.aliases)}
+    names = {record.name for record in catalogue.checkpoints()}
     if text not in names and (
         os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors")
     ):

@@ -11,6 +11,7 @@ manifest, written last, only ever describes shards that are there.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
@@ -327,49 +328,6 @@ def worth_another_try(rows: Sequence[Row]) -> bool:
     return any(str(row["reason"]).startswith("io-error") for row in rows)
 
 
-class EarlierRows:
-    """Features of unchanged images in shards of an earlier run that the present list of images cuts differently."""
-
-    def __init__(self, folder: Path, key: str, current: set[str]) -> None:
-        self._folder, self._key, self._current = folder, key, current
-        self._index: dict[tuple[str, int, int], tuple[Path, int]] | None = None
-        self._open: tuple[Path, Shard | None] | None = None
-
-    def find(self, name: str, fact: tuple[int, int]) -> tuple[Row, Tensor, Tensor | None] | None:
-        """The row, vector and patches of an image in this state, or None."""
-        if self._index is None:
-            self._index = self._read_index()
-        place = self._index.get((name, *fact))
-        if place is None:
-            return None
-        path, position = place
-        if self._open is None or self._open[0] != path:
-            try:
-                self._open = (path, Shard.read(path, self._key))
-            except StoreDamagedError:
-                self._open = (path, None)
-        shard = self._open[1]
-        if shard is None or shard.rows[position]["status"] != "ok":  # another process renewed it just now
-            return None
-        index = sum(row["status"] == "ok" for row in shard.rows[:position])
-        patches = None if shard.feature_map is None else shard.patches(index)
-        return shard.rows[position], shard.global_repr[index], patches
-
-    def _read_index(self) -> dict[tuple[str, int, int], tuple[Path, int]]:
-        index = {}
-        for path in sorted(path for path in self._folder.iterdir() if SHARD_NAME.fullmatch(path.name)):
-            try:
-                rows = read_header(path, self._key)["rows"]
-            except StoreDamagedError:
-                continue
-            if path.name in self._current and not worth_another_try(rows):
-                continue
-            for position, row in enumerate(rows):
-                if row["status"] == "ok":
-                    index[row["path"], row["size"], row["mtime_ns"]] = (path, position)
-        return index
-
-
 def read_meta(path: Path) -> dict[str, Any] | None:
     """A store's meta.json, or None where there is none.
 
@@ -403,9 +361,7 @@ def write_meta(path: Path, key: dict[str, Any]) -> None:
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
     """Finish a store: from here on readers see these images. A manifest that says so already is left alone."""
     data = b"".join(canonical(row) + b"\n" for row in rows)
-    try:
+    with contextlib.suppress(OSError):  # there may be none yet, or none that can be read
         if (path / MANIFEST).read_bytes() == data:
             return
-    except OSError:
-        pass  # there is none yet, or none that can be read
     write_atomically(path / MANIFEST, data)

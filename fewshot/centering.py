@@ -21,6 +21,7 @@ TRANSDUCTIVE: frozenset[Center] = frozenset(("support+query", "separate"))
 
 #: A centred vector this many rounding errors long, measured against what it was centred from, is zero up to rounding.
 _ROUNDING_ERRORS = 16
+_NO_BASE = "centring by a base set needs that set: give base features (--base)"
 
 
 class ZeroVectorError(InputError):
@@ -36,6 +37,18 @@ def check_center(center: str) -> Center:
     if center not in CENTERS:
         raise InputError(f"no centring called {center}: expected one of {', '.join(CENTERS)}")
     return center
+
+
+def check_base(center: Center, given: bool) -> None:
+    """Whether base features are given where, and only where, their mean is subtracted.
+
+    Raises:
+        InputError: they are missing, or too many.
+    """
+    if center == "base" and not given:
+        raise InputError(_NO_BASE)
+    if given and center != "base":
+        raise InputError(f"base features are used with center base only, not with {center}")
 
 
 def unit(
@@ -92,11 +105,9 @@ def center_table(
         return unit(shifted(x, own), _size(x), "feature vector centred by its own coordinates,")
     if center == "base":
         if base_mean is None:
-            raise InputError("centring by a base set needs that set: give base features (--base)")
+            raise InputError(_NO_BASE)
         if base_mean.shape != x.shape[-1:]:
-            raise InputError(
-                f"expected base features of {x.shape[-1]} dimensions as the others, got {base_mean.shape[-1]}"
-            )
+            raise InputError(f"expected base features of {x.shape[-1]} dimensions as the others, got {len(base_mean)}")
         return center_by(x, base_mean, "feature vector centred by the base set,")
     raise ValueError(f"{center} takes its mean from each episode")
 

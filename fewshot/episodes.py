@@ -16,7 +16,8 @@ class Episodes:
     """Few-shot tasks as indices into one table of features.
 
     classes: (E, W) indices into the sorted distinct labels, ascending within an episode.
-    support: (E, W, K) and query: (E, W, Q) rows of the table; no row is twice in one episode. -1 marks a place that is not used.
+    support: (E, W, K) and query: (E, W, Q) rows of the table; no row is twice in one episode. -1 marks a place
+    that is not used (`evaluate` takes full episodes only).
     seed: what they were drawn from, or None where they were not drawn here.
     """
 

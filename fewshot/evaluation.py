@@ -20,6 +20,7 @@ from fewshot.centering import (
     Center,
     center_episodes_,
     center_table,
+    check_base,
     check_center,
     mean_vector,
     shifted,
@@ -27,7 +28,7 @@ from fewshot.centering import (
 )
 from fewshot.episodes import Episodes
 from fewshot.methods import find_method
-from fewshot.methods.ncm import METRICS
+from fewshot.methods.ncm import check_metric
 from fewshot.methods.ncm_raw import RawNearestMean
 from fewshot.parallel import in_chunks
 from fewshot.table import as_table
@@ -114,18 +115,12 @@ def evaluate(
     started = time.perf_counter()
     mode = check_center(center)
     run = find_method(method)
-    if metric not in METRICS:
-        raise InputError(f"no metric called {metric}: expected one of {', '.join(METRICS)}")
+    check_metric(metric)
+    check_base(mode, base is not None)
     if torch.device(device).type == "mps":
         device = "cpu"  # MPS has no float64, which the means need; and this is quick on a CPU
     x = as_table(features, device)
     _check_episodes(episodes, np.asarray(labels), len(x))
-    if (base is not None) != (mode == "base"):
-        raise InputError(
-            "centring by a base set needs that set: give base features (--base)"
-            if base is None
-            else f"base features are used with center base only, not with {mode}"
-        )
     if prenormalize:
         x = unit(x, what="feature vector")
     if mode in ("none", "base", "feature"):

@@ -15,12 +15,13 @@ from fewshot.centering import (
     center_by,
     center_episodes,
     center_table,
+    check_base,
     check_center,
     mean_vector,
     shifted,
     unit,
 )
-from fewshot.methods.ncm import METRICS, scores
+from fewshot.methods.ncm import check_metric, scores
 from fewshot.table import as_table
 
 #: Factor on the squared distance in the softmax, where none is fitted.
@@ -64,8 +65,8 @@ class Labeller:
         self.center = check_center(center)
         self.metric = metric
         self.prenormalize = prenormalize
-        if metric not in METRICS:
-            raise InputError(f"no metric called {metric}: expected one of {', '.join(METRICS)}")
+        check_metric(metric)
+        check_base(self.center, base is not None)
         if not temperature > 0:
             raise InputError(f"expected a temperature above 0, got {temperature:g}")
         self.temperature = temperature
@@ -79,12 +80,6 @@ class Labeller:
             raise InputError(
                 f"expected at least two classes in the support set, got {len(names)}"
                 + (f" ({names[0]})" if len(names) else "")
-            )
-        if (base is not None) != (self.center == "base"):
-            raise InputError(
-                "centring by a base set needs that set: give base features (--base)"
-                if base is None
-                else f"base features are used with center base only, not with {center}"
             )
         self._index = torch.from_numpy(index).to(x.device)
         self._base_mean = None if base is None else mean_vector(self._raw(base))

@@ -11,7 +11,7 @@ import fnmatch
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -50,7 +50,6 @@ class Checkpoint:
     knn: float | None = None
     linear: float | None = None
     notes: str = ""
-    aliases: tuple[str, ...] = field(default=())
 
     def location(self) -> tuple[Literal["bundled", "cached"], Path] | None:
         """Where the weights are on this machine: in the package, or in a cache where users already have them; None if nowhere."""
@@ -85,7 +84,7 @@ def find(name: str) -> Checkpoint:
     Raises:
         InputError: there is none; the message names the nearest.
     """
-    known = {alias: record for record in checkpoints() for alias in (record.name, *record.aliases)}
+    known = {record.name: record for record in checkpoints()}
     if name in known:
         return known[name]
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

@@ -14,6 +14,17 @@ Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
+def check_metric(metric: str) -> Metric:
+    """The metric of this name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if metric not in METRICS:
+        raise InputError(f"no metric called {metric}: expected one of {', '.join(METRICS)}")
+    return metric
+
+
 def class_means(support: Float[Tensor, "e w k d"]) -> Float[Tensor, "e w d"]:
     """The prototypes: the plain mean of each class's supports, not normalised again."""
     return support.mean(dim=2)
@@ -30,9 +41,7 @@ def scores(
     Raises:
         InputError: an unknown metric.
     """
-    if metric not in METRICS:
-        raise InputError(f"no metric called {metric}: expected one of {', '.join(METRICS)}")
-    if metric == "cosine":
+    if check_metric(metric) == "cosine":
         norm = torch.linalg.vector_norm(means, dim=-1, keepdim=True)
         means = means / torch.where(norm > 0, norm, 1.0)
     squared = means.square().sum(dim=-1)

@@ -114,6 +114,6 @@ class RawNearestMean:
 
 
 def _mean(vectors: Float32[np.ndarray, "e r d"], out: Float32[np.ndarray, "e 1 d"]) -> None:
-    """The mean of each episode's vectors, as a product: several times faster than `mean(axis=1)`."""
+    """The mean of each episode's vectors, as a product: twice as fast as `mean(axis=1)`."""
     count = vectors.shape[1]
     np.matmul(np.full((1, count), 1 / count, np.float32), vectors, out=out)
