@@ -1,4 +1,4 @@
-"""Weights files to official state dicts: opened without running code, un-nested, renamed, and told apart by family."""
+"""Weights files to state dicts: opened without running code, un-nested, unwrapped, and held against what a model expects."""
 
 from __future__ import annotations
 
@@ -88,72 +88,15 @@ def _descend(loaded: Any, path: Path) -> dict[str, Tensor]:
     )
 
 
-def official_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict under the official names, whatever it was wrapped in.
-
-    Strips what training wrappers put in front, joins FSDP chunks (`blocks.{chunk}.{i}.` to `blocks.{i}.`), and turns the Hugging
-    Face layout into the official one (reference/encoders.md 3.6), which makes the official features come out of it.
-    """
+def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The entries without what training wrappers put in front, and FSDP chunks joined (`blocks.{chunk}.{i}.` to `blocks.{i}.`)."""
     state = dict(state)
     for prefix in _WRAPPERS * 2:
         if state and all(key.startswith(prefix) for key in state if not key.startswith("head")):
             state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if any(re.match(r"blocks\.\d+\.\d+\.", key) for key in state):
         state = {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", key): value for key, value in state.items()}
-    for prefix in ("dinov2.", "dinov2_with_registers."):
-        if prefix + "embeddings.cls_token" in state:
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if "embeddings.cls_token" in state:
-        state = _from_hugging_face_dinov2(state)
     return state
-
-
-_HUGGING_FACE_DINOV2 = (
-    (r"embeddings\.(cls_token|mask_token|register_tokens)", r"\1"),
-    (r"embeddings\.position_embeddings", r"pos_embed"),
-    (r"embeddings\.patch_embeddings\.projection\.(.*)", r"patch_embed.proj.\1"),
-    (r"encoder\.layer\.(\d+)\.(norm[12]\..*)", r"blocks.\1.\2"),
-    (r"encoder\.layer\.(\d+)\.attention\.output\.dense\.(.*)", r"blocks.\1.attn.proj.\2"),
-    (r"encoder\.layer\.(\d+)\.layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
-    (r"encoder\.layer\.(\d+)\.mlp\.(fc[12]\..*)", r"blocks.\1.mlp.\2"),
-    (r"encoder\.layer\.(\d+)\.mlp\.weights_in\.(.*)", r"blocks.\1.mlp.w12.\2"),
-    (r"encoder\.layer\.(\d+)\.mlp\.weights_out\.(.*)", r"blocks.\1.mlp.w3.\2"),
-    (r"layernorm\.(.*)", r"norm.\1"),
-)
-
-
-def _from_hugging_face_dinov2(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    official: dict[str, Tensor] = {}
-    for key, value in state.items():
-        qkv = re.fullmatch(r"encoder\.layer\.(\d+)\.attention\.attention\.(query|key|value)\.(weight|bias)", key)
-        if qkv:
-            if qkv[2] == "query":
-                parts = [state.get(key.replace(".query.", f".{part}.")) for part in ("query", "key", "value")]
-                if any(part is None for part in parts):
-                    raise WeightsRefusedError(f"layer {qkv[1]} has {key} but not its key and value")
-                official[f"blocks.{qkv[1]}.attn.qkv.{qkv[3]}"] = torch.cat([part for part in parts if part is not None])
-            continue
-        for pattern, name in _HUGGING_FACE_DINOV2:
-            if re.fullmatch(pattern, key):
-                official[re.sub(pattern, name, key)] = value
-                break
-        else:
-            official[key] = value  # left for the strict check to name
-    return official
-
-
-def detect_family(state: Mapping[str, Tensor]) -> str:
-    """The family that a state dict under official names belongs to, by its tell-tale keys (reference/encoders.md 23.5).
-
-    Raises:
-        WeightsRefusedError: no known family has such keys.
-    """
-    if "blocks.0.ls1.gamma" in state:
-        return "dinov2_reg" if "register_tokens" in state else "dinov2"
-    some = ", ".join(sorted(state)[:3]) or "none"
-    raise WeightsRefusedError(
-        f"weights of no known family: expected DINOv2's keys such as blocks.0.ls1.gamma, got {len(state)} keys ({some} …)"
-    )
 
 
 def require_match(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:

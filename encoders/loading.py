@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, overload
 
@@ -14,21 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoders import catalogue
-from encoders.checkpoint import detect_family, file_digest, official_names, read_weights, require_match, weights_file
+from encoders.checkpoint import file_digest, read_weights, require_match, unwrapped, weights_file
 from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
-from encoders.errors import InputError, WeightsMissingError, WeightsRefusedError
+from encoders.errors import WeightsMissingError, WeightsRefusedError
+from encoders.families import families, find_family, recognise
 from encoders.features import Features
-from encoders.models.vit import VisionTransformer, ViTArchitecture, read_architecture
+from encoders.models import Backbone
 from encoders.places import weights_folder
 from encoders.preprocessing import Preprocessing
-
-#: What a family's keys and shapes cannot tell, and the entries of its files that are not part of the encoder.
-_FAMILIES: dict[str, dict[str, Any]] = {
-    "dinov2": {"known": {"positions": "scale-factor"}, "ignored": ("mask_token",)},
-    "dinov2_reg": {"known": {"positions": "size"}, "ignored": ("mask_token",)},
-}
-#: Used for a checkpoint without a record: the family's own evaluation sizes.
-_PREPROCESSING = Preprocessing(resize=256, crop=224, dense=518)
 
 
 class FrozenEncoder:
@@ -42,7 +35,7 @@ class FrozenEncoder:
 
     def __init__(
         self,
-        model: VisionTransformer,
+        model: Backbone,
         *,
         name: str,
         family: str,
@@ -54,8 +47,8 @@ class FrozenEncoder:
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.name = name
         self.family = family
-        self.embed_dim = model.architecture.embed_dim
-        self.patch_size = model.architecture.patch_size
+        self.embed_dim = model.embed_dim
+        self.patch_size = model.patch_size
         self.preprocessing = preprocessing
         self.digest = digest
         self.device = device
@@ -97,9 +90,7 @@ class FrozenEncoder:
         return out
 
     def __repr__(self) -> str:
-        return (
-            f"<encoder {self.name}: {self.family}, {self.model.architecture.describe()}, {self.dtype}, {self.device}>"
-        )
+        return f"<encoder {self.name}: {self.family}, {self.model.describe()}, {self.dtype}, {self.device}>"
 
 
 def load(
@@ -113,7 +104,8 @@ def load(
 
     Args:
         name_or_path: such as `mini` or `dinov2_vits14`; or a `.pth` or `.safetensors` file (official or Hugging Face layout), or a
-            folder with `model.safetensors`. A name wins over a file called the same: write `./mini` for the file.
+            folder with `model.safetensors`. A name wins over a file called the same: write `./mini` for the file. `FAMILY:PATH` says the
+            family of a file whose keys leave it open, as those of DINO and MAE do.
         device: `auto` (CUDA, then MPS, then CPU), or a torch device.
         dtype: `auto` (bfloat16 where the hardware multiplies it natively, else float32), or a torch dtype or its name.
         trust_digest: accept a file whose digest is not the one that third parties observed.
@@ -125,12 +117,23 @@ def load(
     """
     text = os.fspath(name_or_path)
     names = {record.name for record in catalogue.checkpoints()}
-    if text not in names and (
-        os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors")
+    family, _, rest = text.partition(":")
+    if rest and family in families():
+        text = rest
+    else:
+        family = ""
+    if family or (
+        text not in names
+        and (os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors"))
     ):
         path = weights_file(text)
         return from_state_dict(
-            read_weights(path), name=_name_of(path), digest=file_digest(path), device=device, dtype=dtype
+            read_weights(path),
+            family or None,
+            name=_name_of(path),
+            digest=file_digest(path),
+            device=device,
+            dtype=dtype,
         )
     record = catalogue.find(text)
     place = record.location()
@@ -185,40 +188,19 @@ def from_state_dict(
         InputError: an unknown family, or an architecture option that does not exist.
         WeightsRefusedError: keys or shapes are not the family's.
     """
-    unknown = set(architecture) - {f.name for f in fields(ViTArchitecture)}
-    if unknown:
-        raise InputError(
-            f"no architecture option {', '.join(sorted(unknown))}: expected one of {', '.join(f.name for f in fields(ViTArchitecture))}"
-        )
-    state = official_names(state)
-    family = family or detect_family(state)
-    if family not in _FAMILIES:
-        raise InputError(f"no family called {family}: expected one of {', '.join(_FAMILIES)}")
-    rule = _FAMILIES[family]
-    state = {key: value for key, value in state.items() if key not in rule["ignored"]}
-    try:
-        a = read_architecture(state, **{**rule["known"], **architecture})
-    except KeyError as error:
-        raise WeightsRefusedError(
-            f"not the weights of {family}: no entry {error.args[0]} among {len(state)}"
-        ) from error
-    except (ValueError, IndexError) as error:
-        raise WeightsRefusedError(f"not the weights of {family}: {error}") from error
-    if (family == "dinov2_reg") != bool(a.registers):
-        raise WeightsRefusedError(
-            f"not the weights of {family}: got {a.registers} registers; is it {'dinov2_reg' if a.registers else 'dinov2'}?"
-        )
-    with torch.device("meta"):  # no memory for values that are about to be replaced
-        model = VisionTransformer(a)
-    require_match(state, model.state_dict(), f"{family} ({a.describe()})")
+    given = unwrapped(state)
+    rules = find_family(family) if family is not None else recognise(given)
+    entries = rules.official(given)
+    model = rules.model(entries, **architecture)
+    require_match(entries, model.state_dict(), f"{rules.name} ({model.describe()})")
     chosen = choose_dtype(dtype, choose_device(device))
-    model.load_state_dict({key: value.to(chosen) for key, value in state.items()}, strict=True, assign=True)
+    model.load_state_dict({key: value.to(chosen) for key, value in entries.items()}, strict=True, assign=True)
     return FrozenEncoder(
         model,
-        name=name or family,
-        family=family,
-        preprocessing=preprocessing or _fitting(a),
-        digest=digest or state_digest(state),
+        name=name or rules.name,
+        family=rules.name,
+        preprocessing=preprocessing or _fitting(rules.preprocessing, model.patch_size),
+        digest=digest or state_digest(entries),
         device=choose_device(device),
         dtype=chosen,
     )
@@ -252,12 +234,12 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _fitting(a: ViTArchitecture) -> Preprocessing:
+def _fitting(family: Preprocessing, patch: int) -> Preprocessing:
     """The family's sizes, or the nearest that this patch size divides."""
-    if _PREPROCESSING.crop % a.patch_size == 0 and _PREPROCESSING.dense % a.patch_size == 0:
-        return _PREPROCESSING
-    crop = max(1, round(_PREPROCESSING.crop / a.patch_size)) * a.patch_size
-    return Preprocessing(resize=round(crop * 256 / 224), crop=crop, dense=a.position_grid * a.patch_size)
+    if family.crop % patch == 0 and family.dense % patch == 0:
+        return family
+    crop, dense = (max(1, round(size / patch)) * patch for size in (family.crop, family.dense))
+    return dataclasses.replace(family, resize=round(crop * family.resize / family.crop), crop=crop, dense=dense)
 
 
 def _name_of(path: Path) -> str:

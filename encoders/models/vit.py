@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders.features import Features
+from encoders.models import Backbone, layer_indices
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv2d(3, a.embed_dim, kernel_size=a.patch_size, stride=a.patch_size)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Backbone):
     """A ViT under the official DINOv2 parameter names.
 
     Sequence: CLS, registers (inserted after positions were added, so they have none), patches row by row.
@@ -133,6 +134,7 @@ class VisionTransformer(nn.Module):
     def __init__(self, architecture: ViTArchitecture) -> None:
         super().__init__()
         a = self.architecture = architecture
+        self.embed_dim, self.patch_size, self.depth = a.embed_dim, a.patch_size, a.depth
         self.cls_token = nn.Parameter(torch.zeros(1, 1, a.embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + a.position_grid**2, a.embed_dim))
         if a.registers:
@@ -153,10 +155,7 @@ class VisionTransformer(nn.Module):
         self, images: Float[Tensor, "b 3 H W"], layers: Sequence[int], norm: bool = True
     ) -> list[Features]:
         """Features after the blocks with these indices (0-based, negative from the end), in the order asked for."""
-        wanted = [layer + len(self.blocks) if layer < 0 else layer for layer in layers]
-        for layer, index in zip(layers, wanted, strict=True):
-            if not 0 <= index < len(self.blocks):
-                raise ValueError(f"expected layers from {-len(self.blocks)} to {len(self.blocks) - 1}, got {layer}")
+        wanted = layer_indices(layers, self.depth)
         x, grid = self._tokens(images)
         taken: dict[int, Features] = {}
         for index, block in enumerate(self.blocks[: max(wanted, default=-1) + 1]):
@@ -164,6 +163,10 @@ class VisionTransformer(nn.Module):
             if index in wanted:
                 taken[index] = self._features(self.norm(x) if norm else x, grid)
         return [taken[index] for index in wanted]
+
+    def describe(self) -> str:
+        """The sizes in a line, for messages."""
+        return self.architecture.describe()
 
     def _tokens(self, images: Float[Tensor, "b 3 H W"]) -> tuple[Tensor, tuple[int, int]]:
         patch = self.architecture.patch_size
