@@ -254,7 +254,7 @@ def test_hugging_face_names_with_a_missing_part_are_refused() -> None:
         "embeddings.cls_token": torch.ones(1, 1, 8),
         "encoder.layer.0.attention.attention.query.bias": torch.ones(8),
     }
-    with pytest.raises(WeightsRefusedError, match="query.bias comes without .*key.bias"):
+    with pytest.raises(WeightsRefusedError, match=r"query\.bias comes without .*key\.bias"):
         from_state_dict(state, "dinov2", heads=2)
 
 
