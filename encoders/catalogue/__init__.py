@@ -1,24 +1,32 @@
 """Every checkpoint that has a name: one frozen record each, one module of records per family.
 
 To add a checkpoint, add a record to its family's module; to add a family, add a module here with a tuple `RECORDS`. Nothing else
-has to change: the modules of this folder are found by themselves.
+has to change: the modules of this folder are found by themselves. `docs/encoders.md` shows them all.
 """
 
 from __future__ import annotations
 
 import difflib
 import fnmatch
+import glob
 import importlib
 import pkgutil
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from encoders.errors import InputError
 from encoders.places import hf_hub_cache, torch_checkpoints, weights_folder
 from encoders.preprocessing import Preprocessing
+
+#: Entries of `architecture` that keys and shapes of the weights tell; they are there for listings.
+_SHOWN_BY_WEIGHTS = frozenset(
+    {"embed_dim", "depth", "patch_size", "position_grid", "hidden_dim", "registers", "ffn", "layer_scale"}
+)
 
 
 @dataclass(frozen=True)
@@ -27,9 +35,13 @@ class Checkpoint:
 
     filename: its name in caches (`bundled` ones: inside the package, see `location`).
     sha256: digest of that file in hex, or the start of it where only that is known; `digest_trust` says who vouches for it.
+    md5: the same in MD5, for files of which no SHA-256 is known.
     bytes: size of the file, None where unknown. hf_repo: the Hugging Face repository with the same weights.
     architecture: what keys and shapes cannot tell, plus the sizes shown in listings (`embed_dim`, `depth`, `heads`, `patch_size`, …).
-    knn, linear: published ImageNet-1k accuracies in percent. source: where the facts stand.
+    parameters: of the image encoder alone, without text towers, heads and decoders that features do not need (DINOv2: as published,
+        with the mask token).
+    gated: its publisher asks for a request before a download. non_commercial: its licence allows no other use.
+    knn, linear: published ImageNet-1k accuracies in percent. source: where the facts stand. notes: what else to know.
     """
 
     name: str
@@ -41,12 +53,14 @@ class Checkpoint:
     source: str
     url: str | None = None
     sha256: str | None = None
+    md5: str | None = None
     digest_trust: Literal["published", "observed", "none"] = "none"
     bytes: int | None = None
     parameters: int | None = None
     hf_repo: str | None = None
     bundled: bool = False
     non_commercial: bool = False
+    gated: bool = False
     knn: float | None = None
     linear: float | None = None
     notes: str = ""
@@ -55,18 +69,45 @@ class Checkpoint:
         """Where the weights are on this machine: in the package, or in a cache where users already have them; None if nowhere."""
         if self.bundled:
             return "bundled", Path(__file__).parent.parent / "weights" / self.filename
-        places = [weights_folder() / self.filename, torch_checkpoints() / self.filename]
-        if self.hf_repo:
-            snapshots = hf_hub_cache() / ("models--" + self.hf_repo.replace("/", "--")) / "snapshots"
-            places += sorted(snapshots.glob("*/model.safetensors"))
+        own, hub = weights_folder(), torch_checkpoints()
+        places = [own / self.filename, own / f"{self.name}.safetensors", own / f"{self.name}.pth"]
+        places += [hub / name for name in self.official_names()]
+        published = re.fullmatch(r"https?://[^/]+/([^/]+/[^/]+)/resolve/[^/]+/(.+)", self.url or "")
+        for repo, file in (
+            *([(published[1], unquote(published[2]))] if published else []),
+            *((self.hf_repo, file) for file in ("model.safetensors", "pytorch_model.bin")),
+        ):
+            if repo:
+                snapshots = hf_hub_cache() / ("models--" + repo.replace("/", "--")) / "snapshots"
+                places += sorted(snapshots.glob("*/" + glob.escape(file)))
         found = next((place for place in places if place.is_file()), None)
         return ("cached", found) if found else None
 
+    def official_names(self) -> tuple[str, ...]:
+        """What the released file is called in caches: `filename`, and its name in the URL where that tells it from all others."""
+        name = (self.url or "").rpartition("/")[2]
+        alone = sum((record.url or "").endswith("/" + name) for record in checkpoints()) == 1
+        return (self.filename, unquote(name)) if alone and unquote(name) != self.filename else (self.filename,)
+
+    def untold(self, options: Iterable[str]) -> dict[str, Any]:
+        """What a network needs to be told of its architecture, of these options: the rest shows in the shapes of its weights."""
+        return {o: self.architecture[o] for o in options if o in self.architecture and o not in _SHOWN_BY_WEIGHTS}
+
+    def where(self) -> Literal["bundled", "cached", "gated", "downloadable", "absent"]:
+        """Whether the weights are on this machine, and if not, how they can come here (`absent`: no address is known)."""
+        place = self.location()
+        if place:
+            return place[0]
+        if self.gated:
+            return "gated"
+        return "downloadable" if self.url else "absent"
+
     def to_json(self) -> dict[str, Any]:
+        """All fields, with `where` and the path of the weights on this machine."""
         place = self.location()
         return asdict(self) | {
             "preprocessing": self.preprocessing.to_json(),
-            "where": place[0] if place else "absent",
+            "where": self.where(),
             "path": str(place[1]) if place else None,
         }
 
@@ -75,7 +116,9 @@ class Checkpoint:
 def checkpoints() -> tuple[Checkpoint, ...]:
     """All records, family by family."""
     modules = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    return tuple(record for name in modules for record in importlib.import_module(f"{__name__}.{name}").RECORDS)
+    return tuple(
+        record for name in modules for record in getattr(importlib.import_module(f"{__name__}.{name}"), "RECORDS", ())
+    )
 
 
 def find(name: str) -> Checkpoint:
@@ -87,14 +130,29 @@ def find(name: str) -> Checkpoint:
     known = {record.name: record for record in checkpoints()}
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else "`fewmatch encoders` lists them"
-    raise InputError(f"no encoder called {name}, and no such file: {hint}")
+    raise InputError(f"no encoder called {name}, and no such file: {nearest(name)}")
 
 
-def search(pattern: str | None) -> list[Checkpoint]:
-    """The records whose name or family matches a shell pattern (`*reg*`) or contains it; all of them without one."""
-    if pattern is None:
-        return list(checkpoints())
-    wild = pattern if any(sign in pattern for sign in "*?[") else f"*{pattern}*"
-    return [r for r in checkpoints() if fnmatch.fnmatchcase(r.name, wild) or fnmatch.fnmatchcase(r.family, wild)]
+def nearest(name: str) -> str:
+    """For messages: the names and families that look most like one that does not exist."""
+    known = {record.name for record in checkpoints()} | {record.family for record in checkpoints()}
+    near = difflib.get_close_matches(name.lower().strip("*?"), sorted(known), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else "`fewmatch encoders` lists them"
+
+
+def search(*patterns: str) -> list[Checkpoint]:
+    """The records whose name or family contains one of the patterns, or matches it as a shell pattern (`*reg*`); all without any.
+
+    Families in alphabetical order, names within them in natural order (`dino_vitb8` before `dino_vitb16`). Case does not count.
+    """
+    wild = [p if any(sign in p for sign in "*?[") else f"*{p}*" for p in map(str.lower, patterns or ("*",))]
+    found = [
+        record
+        for record in checkpoints()
+        if any(fnmatch.fnmatchcase(text, w) for w in wild for text in (record.name, record.family))
+    ]
+    return sorted(found, key=lambda record: (record.family, _natural(record.name)))
+
+
+def _natural(name: str) -> list[str | int]:
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
