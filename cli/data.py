@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import output
+from cli.download import shown
 from cli.options import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
@@ -37,12 +38,16 @@ class EncodingChoice:
         """The encoder, loaded once."""
         from encoders import load
 
-        return load(
-            self.encoder or DEFAULT_ENCODER,
-            device=self.device,
-            dtype=self.dtype or "auto",
-            trust_digest=self.trust_digest,
-        )
+        name = self.encoder or DEFAULT_ENCODER
+        with shown(name) as (note, progress):
+            return load(
+                name,
+                device=self.device,
+                dtype=self.dtype or "auto",
+                trust_digest=self.trust_digest,
+                note=note,
+                progress=progress,
+            )
 
     def like(self, key: dict[str, Any]) -> EncodingChoice:
         """The same with a store's encoder, dtype and size wherever the user said nothing."""

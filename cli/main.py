@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import classify, demo, doctor, encode, encoders_command, episodes, options, output
+from cli import classify, demo, doctor, download, encode, encoders_command, episodes, options, output
 
 app = typer.Typer(
     name="fewmatch",
@@ -40,6 +40,7 @@ def _common(
 
 
 app.command("encoders")(encoders_command.encoders)
+app.command("download")(download.download)
 app.command("encode")(encode.encode)
 app.command("episodes")(episodes.episodes)
 app.command("classify")(classify.classify)

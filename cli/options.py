@@ -12,7 +12,8 @@ from cli import output
 DEFAULT_ENCODER = "dinov2_vits14"
 
 
-def _encoder_names(incomplete: str) -> list[str]:
+def encoder_names(incomplete: str) -> list[str]:
+    """Names to complete what was typed."""
     from encoders import catalogue
 
     return [record.name for record in catalogue.checkpoints() if record.name.startswith(incomplete)]
@@ -35,7 +36,7 @@ Encoder = Annotated[
         "--encoder",
         metavar="NAME",
         help=f"Encoder by name (see `fewmatch encoders`) or weights file; by default {DEFAULT_ENCODER}, or the store's.",
-        autocompletion=_encoder_names,
+        autocompletion=encoder_names,
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]

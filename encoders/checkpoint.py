@@ -5,51 +5,79 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from encoders.errors import InputError, WeightsRefusedError
 from encoders.places import fewmatch_home
+from encoders.torch_files import UNREADABLE, open_torch_file, script_tensors
+from encoders.unpickle import ScriptModule, StoredTensor
 from encoders.writing import write_atomically
 
 #: Where training checkpoints keep the network, in the order in which they are looked for (reference/encoders.md 23.2).
-_NESTING = ("teacher", "target_encoder", "state_dict", "model", "module")
+_NESTING = (
+    "teacher",
+    "target_encoder",
+    "state_dict",
+    "model",
+    "module",
+    "classy_state_dict.base_model.model.trunk",
+)
 _WRAPPERS = ("module.", "backbone.", "_orig_mod.")
+_WEB_PAGE = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` file or a PyTorch checkpoint, on the CPU, without running anything the file holds.
 
-    A folder in the Hugging Face layout stands for the `model.safetensors` in it.
+    A folder in the Hugging Face layout stands for the `model.safetensors` in it. PyTorch checkpoints may have any format that
+    `torch.save` ever had, or be TorchScript archives; objects of other classes beside the tensors are ignored.
 
     Raises:
         InputError: there is no such file.
-        WeightsRefusedError: the file is damaged, needs code to load, or holds no tensors.
+        WeightsRefusedError: the file is damaged, or holds no tensors.
     """
     path = weights_file(path)
     try:
+        with path.open("rb") as file:
+            if is_web_page(file.read(512)):
+                raise WeightsRefusedError(
+                    f"{path} is a web page: expected weights; was it saved from a page that asks for a login or a licence?"
+                )
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
-    except pickle.UnpicklingError as error:
+        archive = open_torch_file(path)
+        if isinstance(archive.root, ScriptModule):
+            stored = script_tensors(archive.root)
+        else:
+            stored = _innermost(archive.root)
+        if stored:
+            return {_printable(name): archive.tensor(tensor) for name, tensor in stored.items()}
+    except safetensors.SafetensorError as error:
         raise WeightsRefusedError(
-            f"{path} holds more than tensors and would have to run code to load: refused, nothing was run. "
-            "Save the bare state dict again as .safetensors"
+            f"{path} cannot be read: expected a whole .safetensors file, got {path.stat().st_size:,} bytes of something else "
+            f"({_first_line(error)}): fetch the file again"
         ) from error
-    except (safetensors.SafetensorError, OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except UNREADABLE as error:
         raise WeightsRefusedError(
             f"{path} cannot be read as weights ({_first_line(error)}): fetch the file again"
         ) from error
-    return _descend(loaded, path)
+    message = f"{path} holds no state dict: expected tensors by name, or one of {', '.join(_NESTING)} with them inside"
+    if archive.inert:
+        some = ", ".join(dict.fromkeys(_printable(str(name)) for name in archive.inert[:3]))
+        message += f"; got objects of other kinds ({some}), which only code could rebuild: nothing was run"
+    raise WeightsRefusedError(message)
+
+
+def is_web_page(start: bytes) -> bool:
+    """Whether a file that begins like this is HTML or XML, as servers send it instead of a file."""
+    return start.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(_WEB_PAGE)
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
@@ -64,28 +92,27 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _is_zip(path: Path) -> bool:
-    return zipfile.is_zipfile(path)  # torch can map only its zip format
-
-
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", maxsplit=1)[0][:160] or type(error).__name__
+    return _printable(str(error).strip().split("\n", maxsplit=1)[0][:160]) or type(error).__name__
 
 
-def _descend(loaded: Any, path: Path) -> dict[str, Tensor]:
-    for _ in range(4):
-        if not isinstance(loaded, Mapping):
-            break
-        tensors = {str(key): value for key, value in loaded.items() if isinstance(value, Tensor)}
-        if tensors:
-            return tensors
-        inner = next((key for key in _NESTING if isinstance(loaded.get(key), Mapping)), None)
-        if inner is None:
-            break
-        loaded = loaded[inner]
-    raise WeightsRefusedError(
-        f"{path} holds no state dict: expected tensors by name, or one of {', '.join(_NESTING)} with them inside"
-    )
+def _printable(name: str) -> str:
+    return name if name.isprintable() else ascii(name)[1:-1]
+
+
+def _innermost(loaded: Any, depth: int = 4) -> dict[str, StoredTensor]:
+    """The tensors by name of a checkpoint, wherever it keeps them; what lies beside them (`epoch`, `_ema`, a config) is not looked at."""
+    if not isinstance(loaded, dict):
+        return {}
+    here = {str(key): value for key, value in loaded.items() if isinstance(value, StoredTensor)}
+    for path in _NESTING if depth else ():
+        inner: Any = loaded
+        for key in path.split("."):
+            inner = inner.get(key) if isinstance(inner, dict) else None
+        deeper = _innermost(inner, depth - 1)
+        if len(deeper) > len(here):  # a checkpoint may have a tensor or two beside its network
+            return deeper
+    return here
 
 
 def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -123,25 +150,29 @@ def require_match(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], w
             )
 
 
-def file_digest(path: str | os.PathLike[str]) -> str:
-    """SHA-256 of a file in hex. It is remembered by path, size and time of change, because weights of 4 GB take seconds to read."""
+def file_digest(path: str | os.PathLike[str], algorithm: Literal["sha256", "md5"] = "sha256") -> str:
+    """Digest of a file in hex. It is remembered by path, size and time of change, because weights of 4 GB take seconds to read."""
     path = Path(path).resolve()
     information = path.stat()
     identity = [information.st_size, information.st_mtime_ns]
-    memory = fewmatch_home() / "digests.json"
-    try:
-        known = json.loads(memory.read_text())
-    except (OSError, ValueError):
-        known = {}
-    entry = known.get(str(path)) if isinstance(known, dict) else None
+    name = str(path) if algorithm == "sha256" else f"{algorithm}:{path}"
+    entry = _known_digests().get(name)
     if isinstance(entry, list) and entry[:2] == identity:
         return str(entry[2])
     with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, algorithm).hexdigest()
     try:
         write_atomically(
-            memory, json.dumps((known if isinstance(known, dict) else {}) | {str(path): [*identity, digest]}).encode()
+            fewmatch_home() / "digests.json", json.dumps(_known_digests() | {name: [*identity, digest]}).encode()
         )
     except OSError:
         return digest  # a cache folder that cannot be written only costs the time to read the file again
     return digest
+
+
+def _known_digests() -> dict[str, Any]:
+    try:
+        known = json.loads((fewmatch_home() / "digests.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -16,12 +16,13 @@ from torch import Tensor
 from encoders import catalogue
 from encoders.checkpoint import file_digest, read_weights, require_match, unwrapped, weights_file
 from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
-from encoders.errors import WeightsMissingError, WeightsRefusedError
+from encoders.download import Progress
+from encoders.errors import InputError
 from encoders.families import families, find_family, recognise
 from encoders.features import Features
 from encoders.models import Backbone
-from encoders.places import weights_folder
 from encoders.preprocessing import Preprocessing
+from encoders.weights_files import Note, obtain, verify
 
 
 class FrozenEncoder:
@@ -29,6 +30,7 @@ class FrozenEncoder:
 
     Attributes:
         name, family, embed_dim, patch_size, preprocessing: as in the `Encoder` contract.
+        stride: pixels from one patch to the next; less than `patch_size` where patches overlap.
         digest: SHA-256 of the weights file, or of the state dict it was made from, in hex.
         device, dtype: where and in what the network runs. Outputs have this dtype.
     """
@@ -49,6 +51,7 @@ class FrozenEncoder:
         self.family = family
         self.embed_dim = model.embed_dim
         self.patch_size = model.patch_size
+        self.stride = model.stride or model.patch_size
         self.preprocessing = preprocessing
         self.digest = digest
         self.device = device
@@ -59,29 +62,42 @@ class FrozenEncoder:
 
     @overload
     def __call__(
-        self, images: Float[Tensor, "b 3 H W"], /, *, layers: Sequence[int], norm: bool = True
+        self, images: Float[Tensor, "b 3 H W"], /, *, layers: Sequence[int], norm: bool = True, facet: str = "token"
     ) -> list[Features]: ...
 
     @torch.inference_mode()
     def __call__(
-        self, images: Float[Tensor, "b 3 H W"], /, *, layers: Sequence[int] | None = None, norm: bool = True
+        self,
+        images: Float[Tensor, "b 3 H W"],
+        /,
+        *,
+        layers: Sequence[int] | None = None,
+        norm: bool = True,
+        facet: str = "token",
     ) -> Features | list[Features]:
         """Features of a batch of normalised images.
 
         Args:
-            images: (B, 3, H, W), H and W multiples of `patch_size`.
+            images: (B, 3, H, W), H and W multiples of `patch_size` (with a smaller stride: at least `patch_size`).
             layers: blocks to tap, 0-based, negative from the end; None is the last alone.
             norm: whether the final norm is applied to tapped blocks, as DINOv2's `get_intermediate_layers` does.
+            facet: what to take of tapped blocks: `token`, their output; or `key`, `query`, `value`, what their attention projects
+                every token to, heads concatenated (DINO's dense descriptors are keys: Amir et al. 2021). No norm applies to these.
 
         Returns:
             Features; with `layers`, a list of them in the order asked for.
 
         Raises:
             ValueError: a size that is no multiple of the patch, or a layer that is not there; `norm=False` without layers.
+            InputError: a facet that the network does not have; a facet without layers.
         """
         images = images.to(self.device, self.dtype)
         if layers is not None:
-            return self.model.intermediate(images, layers, norm)
+            return self.model.intermediate(images, layers, norm, facet)
+        if facet != "token":
+            raise InputError(
+                f"expected layers with facet {facet}: without them the features are the model's own output"
+            )
         if not norm:
             raise ValueError(
                 "expected layers with norm=False: without them the features are the model's own, normed output"
@@ -99,8 +115,13 @@ def load(
     device: DeviceLike = "auto",
     dtype: DtypeLike = "auto",
     trust_digest: bool = False,
+    stride: int | None = None,
+    note: Note | None = None,
+    progress: Progress | None = None,
 ) -> FrozenEncoder:
     """Load an encoder by its name in the catalogue, or from a weights file of a known family.
+
+    Weights that are not on this machine are fetched, unless `FEWMATCH_OFFLINE` or `HF_HUB_OFFLINE` is set (docs/weights.md).
 
     Args:
         name_or_path: such as `mini` or `dinov2_vits14`; or a `.pth` or `.safetensors` file (official or Hugging Face layout), or a
@@ -109,12 +130,16 @@ def load(
         device: `auto` (CUDA, then MPS, then CPU), or a torch device.
         dtype: `auto` (bfloat16 where the hardware multiplies it natively, else float32), or a torch dtype or its name.
         trust_digest: accept a file whose digest is not the one that third parties observed.
+        stride: pixels from one patch to the next; less than the patch size gives overlapping, denser patches. None is the patch size.
+        note: called with lines worth showing: what is fetched, its size and licence; that a licence is non-commercial.
+        progress: called with the bytes fetched and those in all (None where the server does not say).
 
     Raises:
-        InputError: no such name and no such file.
-        WeightsMissingError: the name is known, its weights are not on this machine.
+        InputError: no such name and no such file; a stride that the encoder cannot have.
+        WeightsMissingError: the name is known, its weights are not on this machine and cannot be fetched.
         WeightsRefusedError: the file is damaged, unsafe, or not what its name promises.
     """
+    told: dict[str, Any] = {} if stride is None else {"stride": stride}
     text = os.fspath(name_or_path)
     names = {record.name for record in catalogue.checkpoints()}
     family, _, rest = text.partition(":")
@@ -134,26 +159,31 @@ def load(
             digest=file_digest(path),
             device=device,
             dtype=dtype,
+            **told,
         )
     record = catalogue.find(text)
-    place = record.location()
-    if place is None:
-        raise WeightsMissingError(missing_weights_message(record))
-    path = place[1]
-    digest = file_digest(path)
-    if (
-        path.name == record.filename
-        and record.sha256
-        and not digest.startswith(record.sha256)
-        and not (trust_digest and record.digest_trust == "observed")
-    ):
-        advice = "delete it and fetch it again" + (
-            ", or pass --trust-digest if you know the file" if record.digest_trust == "observed" else ""
-        )
-        raise WeightsRefusedError(
-            f"{path} is not {record.name}: expected SHA-256 {record.sha256} ({record.digest_trust}), got {digest}: {advice}"
-        )
-    sizes = {"heads": record.architecture["heads"]}
+    if record.non_commercial and note:
+        note(f"{record.name}: {record.licence}, non-commercial use only")
+    path = obtain(record, trust_digest=trust_digest, note=note, progress=progress)
+    digest = verify(record, path, trust_digest)
+    return encoder_of(record, path, digest, device=device, dtype=dtype, **told)
+
+
+def encoder_of(
+    record: catalogue.Checkpoint,
+    path: Path,
+    digest: str,
+    *,
+    device: DeviceLike = "cpu",
+    dtype: DtypeLike = "float32",
+    **told: Any,
+) -> FrozenEncoder:
+    """A checkpoint of the catalogue from a file of its weights, in either layout; keys and shapes must be exactly the family's.
+
+    Raises:
+        WeightsRefusedError: they are not.
+    """
+    told |= record.untold(find_family(record.family).options)
     return from_state_dict(
         read_weights(path),
         record.family,
@@ -162,7 +192,7 @@ def load(
         preprocessing=record.preprocessing,
         device=device,
         dtype=dtype,
-        **sizes,
+        **told,
     )
 
 
@@ -182,7 +212,8 @@ def from_state_dict(
     Args:
         state: tensors by name; wrappers in front of the names (`module.`, `backbone.`) are taken off.
         family: such as `dinov2` or `dinov2_reg`; None reads it off the keys.
-        architecture: fields of `encoders.models.vit.ViTArchitecture` that keys and shapes cannot tell, such as `heads=2`.
+        architecture: fields of `encoders.models.vit.ViTArchitecture` that keys and shapes cannot tell, such as `heads=2`, or that
+            are to be otherwise, such as `stride=4`, which then also stands in the name.
 
     Raises:
         InputError: an unknown family, or an architecture option that does not exist.
@@ -194,33 +225,15 @@ def from_state_dict(
     model = rules.model(entries, **architecture)
     require_match(entries, model.state_dict(), f"{rules.name} ({model.describe()})")
     chosen = choose_dtype(dtype, choose_device(device))
-    model.load_state_dict({key: value.to(chosen) for key, value in entries.items()}, strict=True, assign=True)
+    model.take_weights(entries, chosen)
     return FrozenEncoder(
         model,
-        name=name or rules.name,
+        name=(name or rules.name) + _stride_mark(model),
         family=rules.name,
         preprocessing=preprocessing or _fitting(rules.preprocessing, model.patch_size),
         digest=digest or state_digest(entries),
         device=choose_device(device),
         dtype=chosen,
-    )
-
-
-def missing_weights_message(record: catalogue.Checkpoint) -> str:
-    """All that a person needs to get the weights by hand, in one line per fact."""
-    target = weights_folder() / record.filename
-    digest = f"{record.sha256} ({record.digest_trust})" if record.sha256 else "none known"
-    size = f"{record.bytes:,} bytes" if record.bytes else f"about {4 * (record.parameters or 0) / 1e6:,.0f} MB"
-    return "\n".join(
-        [
-            f"the weights of {record.name} are not on this machine; `-e mini` works now, without them",
-            f"  file     {record.filename} ({size})",
-            f"  URL      {record.url}",
-            f"  SHA-256  {digest}",
-            f"  target   {target}",
-            f"  command  curl -fL --create-dirs -o '{target}' '{record.url}'",
-            f"  files in torch.hub's and Hugging Face's caches ({record.hf_repo}) are found there too",
-        ]
     )
 
 
@@ -240,6 +253,11 @@ def _fitting(family: Preprocessing, patch: int) -> Preprocessing:
         return family
     crop, dense = (max(1, round(size / patch)) * patch for size in (family.crop, family.dense))
     return dataclasses.replace(family, resize=round(crop * family.resize / family.crop), crop=crop, dense=dense)
+
+
+def _stride_mark(model: Backbone) -> str:
+    """Features at another stride are others: their encoder needs a name of its own, by which stores and caches tell them apart."""
+    return "" if model.stride in (None, model.patch_size) else f"_stride{model.stride}"
 
 
 def _name_of(path: Path) -> str:

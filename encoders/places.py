@@ -39,3 +39,11 @@ def hf_hub_cache() -> Path:
         return Path(cache).expanduser()
     home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(home).expanduser() / "hub"
+
+
+def offline() -> str | None:
+    """The variable that forbids downloads, `FEWMATCH_OFFLINE` or `HF_HUB_OFFLINE` (set to 1, on, yes or true); None where none does."""
+    for variable in ("FEWMATCH_OFFLINE", "HF_HUB_OFFLINE"):
+        if os.environ.get(variable, "").strip().lower() in ("1", "on", "yes", "true"):
+            return variable
+    return None

@@ -18,6 +18,9 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mo
     monkeypatch.setenv("TORCH_HOME", str(home / "torch"))
     monkeypatch.setenv("HF_HOME", str(home / "huggingface"))
     monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    # No test reaches a network; those of downloads have a server of their own.
+    monkeypatch.setenv("FEWMATCH_OFFLINE", "1")
     monkeypatch.delenv("COLUMNS", raising=False)
 
 

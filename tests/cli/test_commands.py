@@ -498,18 +498,6 @@ def test_outputs_that_exist_or_have_no_type_are_refused_before_any_work(
 # --- the rest
 
 
-def test_encoders_lists_within_100_columns(capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = fewmatch(capsys, "encoders")
-    assert code == 0 and "mini" in out and "bundled" in out and "dinov2_vitg14_reg" in out
-    assert max(map(len, out.splitlines()[:-1])) <= 100
-    got = as_json(fewmatch(capsys, "encoders", "mini", "--json"))["encoders"]
-    assert [(e["name"], e["where"], e["licence"], e["bytes"]) for e in got] == [
-        ("mini", "bundled", "Apache-2.0", 12790944)
-    ]
-    code, _, err = fewmatch(capsys, "encoders", "resnet")
-    assert code == 2 and "no encoder matches resnet" in err
-
-
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     got = as_json(fewmatch(capsys, "doctor", "--json"))
     assert got["problems"] == [] and got["packages"]["torch"] and got["weights"]["mini"].startswith("bundled")

@@ -28,19 +28,6 @@ def small_state(**changes: object) -> dict[str, torch.Tensor]:
 IMAGES = torch.linspace(-1, 1, 2 * 3 * 8 * 12).view(2, 3, 8, 12)
 
 
-@pytest.mark.parametrize("record", catalogue.checkpoints(), ids=lambda record: record.name)
-def test_real_sizes_on_the_meta_device(record: catalogue.Checkpoint) -> None:
-    a = record.architecture
-    hidden = 4096 if a.get("ffn") == "swiglu" else 4 * a["embed_dim"]
-    with torch.device("meta"):
-        model = VisionTransformer(ViTArchitecture(**{"hidden_dim": hidden, **a}))
-    # The released DINOv2 files also hold a mask_token, which is counted in their parameters.
-    mask_token = 0 if record.name == "mini" else a["embed_dim"]
-    assert sum(p.numel() for p in model.parameters()) + mask_token == record.parameters
-    entries = {"mini": 119, "dinov2_vits14": 174, "dinov2_vitl14": 342, "dinov2_vitg14": 566, "dinov2_vitg14_reg": 567}
-    assert len(model.state_dict()) == entries.get(record.name, len(model.state_dict()))
-
-
 @pytest.mark.parametrize("suffix", ["pth", "safetensors", "folder", "teacher", "wrapped", "chunked"])
 def test_files_in_every_wrapping_give_the_same_encoder(tmp_path: Path, suffix: str) -> None:
     state = small_state()
@@ -95,7 +82,7 @@ def test_gradients_are_off_and_dropout_is_too() -> None:
 def test_caches_are_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, variable: str) -> None:
     monkeypatch.setenv(variable, str(tmp_path))
     (tmp_path / place).parent.mkdir(parents=True)
-    torch.save(small_state(), tmp_path / place)
+    torch.save(small_state(embed_dim=12), tmp_path / place)  # a width that the six heads of the record divide
     assert catalogue.find("dinov2_vits14").location() == ("cached", tmp_path / place)
     with pytest.raises(WeightsRefusedError, match=r"expected SHA-256 b938bf1b.*\(observed\), got .*--trust-digest"):
         load("dinov2_vits14")
@@ -214,7 +201,7 @@ def test_other_keys_or_shapes_are_named(change: object, message: str) -> None:
 
 
 def test_unknown_families_and_options_are_named() -> None:
-    with pytest.raises(InputError, match="no family called dinov9: expected one of dinov2, dinov2_reg"):
+    with pytest.raises(InputError, match="no family called dinov9: expected one of .*dinov2, dinov2_reg"):
         from_state_dict(small_state(), "dinov9", heads=2)
     with pytest.raises(InputError, match="no architecture option head"):
         from_state_dict(small_state(), "dinov2", head=2)
@@ -268,14 +255,6 @@ def test_digests_are_remembered_and_forgotten_when_the_file_changes(tmp_path: Pa
     assert file_digest(path) == hashlib.sha256(b"other").hexdigest()
     memory.write_text("[broken")
     assert file_digest(path) == hashlib.sha256(b"other").hexdigest()
-
-
-def test_names_of_the_catalogue_are_unique_and_complete() -> None:
-    names = [record.name for record in catalogue.checkpoints()]
-    assert len(names) == len(set(names)) and {"mini", "dinov2_vits14", "dinov2_vitg14_reg"} <= set(names)
-    assert [r.name for r in catalogue.search("*_reg")] == [n for n in names if n.endswith("_reg")] + ["mini"]
-    assert [r.name for r in catalogue.search("vitb")] == ["dinov2_vitb14", "dinov2_vitb14_reg"]
-    assert catalogue.search("nothing") == []
 
 
 def test_a_new_record_is_all_a_checkpoint_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
