@@ -55,7 +55,7 @@ class Family:
         """The model for entries under its names, on the meta device: without values, which are about to be loaded.
 
         Raises:
-            InputError: an option that the family does not have.
+            InputError: an option that the family does not have, or a value that it cannot have.
             WeightsRefusedError: the entries are not this family's.
         """
         unknown = sorted(set(options) - set(self.options))
@@ -66,6 +66,8 @@ class Family:
         try:
             with torch.device("meta"):
                 return self.build(state, **options)
+        except InputError:
+            raise
         except KeyError as error:
             raise WeightsRefusedError(
                 f"not the weights of {self.name}: no entry {error.args[0]} among {len(state)}"

@@ -39,14 +39,15 @@ def _official(state: State) -> dict[str, Tensor]:
 def _recognises(registers: bool) -> Any:
     def recognises(state: State) -> bool:
         layer_scale = any(key.endswith(("blocks.0.ls1.gamma", "encoder.layer.0.layer_scale1.lambda1")) for key in state)
-        return layer_scale and any(key.endswith("register_tokens") for key in state) == registers
+        table = any(key.endswith(("pos_embed", "position_embeddings")) for key in state)  # DINOv3 has none
+        return layer_scale and table and any(key.endswith("register_tokens") for key in state) == registers
 
     return recognises
 
 
 def _build(positions: str, registers: bool) -> Any:
     def build(state: State, **options: Any) -> VisionTransformer:
-        a = read_architecture(state, **{"positions": positions, **options})
+        a = read_architecture(state, **{"positions": positions, "projection": 0, **options})
         if bool(a.registers) != registers:
             other = "dinov2_reg" if a.registers else "dinov2"
             raise ValueError(f"got {a.registers} registers; is it {other}?")

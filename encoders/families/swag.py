@@ -1,0 +1,46 @@
+"""SWAG (Singh et al. 2022): the layout of the official trunks and that of torchvision's classifiers on them."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from encoders.families import Family, State, renamed, without
+from encoders.families.vision_transformers import vision_transformer
+from encoders.preprocessing import Preprocessing
+
+_LAYER = r"encoder\.layers\.(?:encoder_)?layer_(\d+)\."
+_NAMES = (
+    (r"class_token", r"cls_token"),
+    (r"conv_proj\.(.*)", r"patch_embed.proj.\1"),
+    (r"encoder\.pos_embedding", r"pos_embed"),
+    (_LAYER + r"ln_([12])\.(.*)", r"blocks.\1.norm\2.\3"),
+    (_LAYER + r"self_attention\.in_proj_(weight|bias)", r"blocks.\1.attn.qkv.\2"),
+    (_LAYER + r"self_attention\.out_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (_LAYER + r"mlp\.(?:linear_1|0)\.(.*)", r"blocks.\1.mlp.fc1.\2"),
+    (_LAYER + r"mlp\.(?:linear_2|3)\.(.*)", r"blocks.\1.mlp.fc2.\2"),
+    (r"encoder\.ln\.(.*)", r"norm.\1"),
+)
+
+
+def _recognises(state: State) -> bool:
+    return {"class_token", "conv_proj.weight", "encoder.pos_embedding"} <= state.keys()
+
+
+def _official(state: State) -> dict[str, Tensor]:
+    out = renamed(without(state, "heads.*", "head.*"), _NAMES)
+    table = out.get("pos_embed")
+    if table is not None and table.dim() == 3 and table.shape[1] == 1:
+        out["pos_embed"] = table.transpose(0, 1).contiguous()  # the trunks have it as (positions, 1, width)
+    return out
+
+
+FAMILIES = (
+    Family(
+        name="swag",
+        paper="Singh et al. 2022",
+        preprocessing=Preprocessing(resize=224, crop=224, dense=224),
+        recognises=_recognises,
+        official=_official,
+        build=vision_transformer(positions="align-corners"),
+    ),
+)
