@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-_INK = "#222222"
-_MUTED = "#6b6b6b"
+from figures.style import INK, MUTED
+
 # Blue to orange-red passes every common form of colour blindness, and grey prints keep the order.
 _SURE, _DOUBTFUL = np.array([0.27, 0.46, 0.71]), np.array([0.84, 0.37, 0.05])
 
@@ -75,8 +75,8 @@ def contact_sheet(
         colour = _DOUBTFUL + (_SURE - _DOUBTFUL) * probability
         axes.barh(side * 1.045 - 0.5, side * probability, left=-0.5, height=side * 0.05, color=tuple(colour), zorder=3)
         short = label if len(label) <= 12 else label[:11] + "…"
-        axes.text(-0.5, side * 1.11 - 0.5, short, ha="left", va="top", fontsize=9.5, color=_INK, parse_math=False)
-        axes.text(side - 0.5, side * 1.11 - 0.5, f"{probability:.2f}", ha="right", va="top", fontsize=8.5, color=_MUTED)
+        axes.text(-0.5, side * 1.11 - 0.5, short, ha="left", va="top", fontsize=9.5, color=INK, parse_math=False)
+        axes.text(side - 0.5, side * 1.11 - 0.5, f"{probability:.2f}", ha="right", va="top", fontsize=8.5, color=MUTED)
     if title:
         figure.text(
             0.02,
@@ -85,7 +85,7 @@ def contact_sheet(
             ha="left",
             va="top",
             fontsize=11,
-            color=_INK,
+            color=INK,
             parse_math=False,
         )
     return figure
