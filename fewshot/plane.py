@@ -24,9 +24,9 @@ from fewshot.centering import (
     unit,
 )
 from fewshot.episodes import Episodes
-from fewshot.evaluation import _check_episodes
+from fewshot.evaluation import check_episodes
 from fewshot.label import TEMPERATURE
-from fewshot.methods.ncm import check_metric, class_means, scores
+from fewshot.methods.ncm import check_metric, class_means, compared_means, scores
 from fewshot.table import as_table
 
 #: Spread of the class means (vectors of length about one) at and below which it is rounding.
@@ -137,18 +137,16 @@ def episode_plane(
         raise InputError("expected at least one support and one query per class")
     one = slice(index, index + 1)
     x = as_table(features)
-    _check_episodes(
+    check_episodes(
         Episodes(episodes.classes[one], episodes.support[one], episodes.query[one]), np.asarray(labels), len(x)
     )
     ways, shots, queries = episodes.ways, episodes.shots, episodes.queries
     rows = np.concatenate([episodes.support[index].reshape(-1), episodes.query[index].reshape(-1)])
     vectors = x[torch.from_numpy(rows.astype(np.int64))].double()
     s, q = _centered(vectors, ways * shots, mode, base, prenormalize, index)
-    means = class_means(s.view(1, ways, shots, -1))
+    # The plane must hold the means that the rule compares with.
+    means = compared_means(class_means(s.view(1, ways, shots, -1)), metric)
     score = scores(q[None], means, metric)[0]
-    if metric == "cosine":  # the plane must hold the means that the rule compares with
-        norm = torch.linalg.vector_norm(means, dim=-1, keepdim=True)
-        means = means / torch.where(norm > 0, norm, 1.0)
     plane, rank, spread = _project(means[0].numpy(), torch.cat([s, q]).numpy())
     total = float(np.square(spread).sum())
     distances = (-score).clamp(min=0).view(ways, queries, ways)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -95,13 +96,12 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Save a figure; the same figure gives the same bytes (no dates, no version stamps). Returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = (
-        {"Software": None}
-        if path.suffix.lower() == ".png"
-        else {"Date": None}
-        if path.suffix.lower() == ".svg"
-        else None
-    )
-    with matplotlib.rc_context({"svg.hashsalt": "fewmatch"}):  # else every SVG gets random ids
-        figure.savefig(path, metadata=metadata)
+    changing = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix.lower())
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "fewmatch"}),  # else every SVG gets random ids
+        warnings.catch_warnings(),
+    ):
+        # A name in letters that the font lacks is drawn as boxes; the figure is good all the same.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        figure.savefig(path, metadata=None if changing is None else {changing: None})
     return path

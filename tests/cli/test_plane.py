@@ -262,7 +262,7 @@ def test_copies_are_a_clear_error(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert code == 0 and "The class means coincide" in out
 
 
-def test_help_waits_for_nothing_heavy_and_shows_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_shows_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = fewmatch(capsys, "plane", "--help")
     assert code == 0 and "by default 3" in out and "--no-thumbnails" in out
 
