@@ -22,8 +22,9 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-dev
-	$(BIN)/pip install -q --no-deps -c constraints.txt easyfsl
+	$(BIN)/pip install -q --no-deps -c constraints.txt easyfsl kornia kornia_rs
 	$(BIN)/python benchmarks/episodes.py
+	$(BIN)/python benchmarks/nearest_neighbours.py
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis

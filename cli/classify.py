@@ -21,7 +21,6 @@ STREAM_QUERIES = 1_000
 STREAM_CLASSES = 50
 #: The figure shows this many images, the least certain.
 SHEET_IMAGES = 60
-FIGURES = (".png", ".svg", ".pdf")
 
 
 def classify(
@@ -70,26 +69,22 @@ def classify(
 
     Above 1000 images or 50 classes, --json writes a line per image as it comes, behind a first line that describes the run.
     """
-    from encoders import FeatureStore, InputError, OutputExistsError
+    from encoders import FeatureStore, InputError
     from encoders.plan import key_difference
     from fewshot import Labeller
     from fewshot.centering import TRANSDUCTIVE
 
     if top is not None and top < 1:
         raise InputError(f"expected --top of 1 or more, got {top}")
-    for target in (out, figure):
-        if target is not None and target.exists() and not overwrite:
-            raise OutputExistsError(f"{target} exists: choose another name, or --overwrite")
-    if figure is not None and figure.suffix.lower() not in FIGURES:
-        raise InputError(
-            f"no figure of type {figure.suffix or figure.name}: expected a name ending in {', '.join(FIGURES)}"
-        )
+    output.check_target(out, overwrite)
+    output.check_figure(figure, overwrite)
     choice = EncodingChoice(encoder, device, dtype, size, not no_cache, trust_digest)
     for path in (support, *query, *(more or [])):
         if is_store(path):  # what a store was made with goes for the images as well
             choice = choice.like(FeatureStore.open(path).key)
             break
-    table, key, support_skipped = read_table(support, choice)
+    labelled = read_table(support, choice)
+    table, key, support_skipped = labelled.table, labelled.key, labelled.skipped
     if key is None:
         raise InputError(f"{support} holds features without their images: give --support as images or a feature store")
     labeller = Labeller(

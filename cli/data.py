@@ -17,7 +17,7 @@ from cli.options import DEFAULT_ENCODER
 if TYPE_CHECKING:
     import numpy as np
 
-    from encoders import FrozenEncoder
+    from encoders import FeatureStore, Frame, FrozenEncoder
     from fewshot import FeatureTable
 
 
@@ -31,6 +31,7 @@ class EncodingChoice:
     size: int | None = None
     cache: bool = True
     trust_digest: bool = False
+    resize: str | None = None
     said: EncodingChoice | None = None  # before `like` filled in what the user left open
 
     @cached_property
@@ -69,6 +70,7 @@ class EncodingChoice:
             ("--encoder", said.encoder, facts["name"]),
             ("--dtype", None if said.dtype == "auto" else said.dtype, facts["dtype"]),
             ("--size", said.size, key["preprocessing"].get("crop", key["preprocessing"].get("dense"))),
+            ("--resize", said.resize, key["preprocessing"]["rule"]),
         ):
             if asked is not None and got not in (asked, Path(str(asked)).stem, Path(str(asked)).name):
                 raise InputError(
@@ -132,18 +134,29 @@ def read_features(
     )
 
 
-def read_table(data: Path, choice: EncodingChoice) -> tuple[FeatureTable, dict[str, Any] | None, list[dict[str, Any]]]:
-    """A labelled table, what encoded it (None for an .npz), and the skipped images.
+@dataclass(frozen=True)
+class LabelledData:
+    """A labelled table and where it comes from.
 
-    DATA is a folder of class folders (or a CSV list with labels), a feature store with labels, or an .npz.
+    key: what encoded it, None for an .npz. skipped: manifest lines of the images that could not be used.
+    images: the file behind each row of the table (it may be gone since), None for an .npz.
     """
+
+    table: FeatureTable
+    key: dict[str, Any] | None
+    skipped: list[dict[str, Any]]
+    images: list[Path] | None
+
+
+def read_table(data: Path, choice: EncodingChoice) -> LabelledData:
+    """The table of DATA: a folder of class folders (or a CSV list with labels), a feature store with labels, or an .npz."""
     from encoders import InputError
     from fewshot import read_npz, table_of_images
 
     if data.suffix.lower() == ".npz":
         if choice.encoder is not None:
             output.note(f"note: {output.printable(data)} holds features already, so --encoder is not used")
-        return read_npz(data), None, []
+        return LabelledData(read_npz(data), None, [], None)
     key, rows, vectors = read_features([data], choice, f"encoding {output.printable(data.name)}")
     usable = [row for row in rows if row["status"] == "ok"]
     labelled = [i for i, row in enumerate(usable) if row["label"] is not None]
@@ -163,7 +176,96 @@ def read_table(data: Path, choice: EncodingChoice) -> tuple[FeatureTable, dict[s
         [usable[i]["path"] for i in labelled],
         data.resolve().name,
     )
-    return table, key, skipped
+    images = [Path(usable[i]["root"]) / usable[i]["path"] for i in labelled]
+    return LabelledData(table, key, skipped, images)
+
+
+@dataclass(frozen=True)
+class ImageMaps:
+    """The feature maps of images, in the order they were named; an image named twice is there twice.
+
+    key: what encoded them. rows: their manifest lines (`path` is as the user wrote it). files: where the images lie.
+    skipped: the manifest lines of those that could not be used.
+    """
+
+    key: dict[str, Any]
+    rows: list[dict[str, Any]]
+    files: list[Path]
+    skipped: list[dict[str, Any]]
+    _store: FeatureStore
+    _place: list[int]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def frame(self, index: int) -> Frame:
+        return self._store.frame(self._place[index])
+
+    def map(self, index: int) -> np.ndarray:
+        """(h, w, D) float32; read from disk at every call."""
+        return self._store.feature_map(self._place[index])
+
+    def picture(self, index: int) -> np.ndarray | None:
+        """(H, W, 3) uint8 RGB; None, with a note, where the image is gone or no longer the one that was encoded."""
+        from encoders import ImageError, read_image
+
+        try:
+            image = read_image(self.files[index])
+        except ImageError as error:
+            output.note(f"not drawn: {output.printable(self.files[index])}: {error}")
+            return None
+        if image.sha256 != self.rows[index]["sha256"]:
+            output.note(f"not drawn: {output.printable(self.files[index])}: changed since it was encoded")
+            return None
+        return image.rgb
+
+
+@contextlib.contextmanager
+def open_maps(paths: Sequence[Path], choice: EncodingChoice, description: str = "encoding") -> Iterator[ImageMaps]:
+    """Feature maps of images (files, folders, lists), or of a store that keeps patches."""
+    from encoders import FeatureStore, InputError, ListedImage, encode_images, list_images
+
+    stores = [path for path in paths if is_store(path)]
+    if stores and len(paths) > 1:
+        raise InputError(f"{stores[0]} is a feature store: give it alone, not together with other images")
+    if stores:
+        store = FeatureStore.open(stores[0])
+        choice.check(store.key, stores[0])
+        if store.key["keep"] != "patches":
+            raise InputError(f"the store {stores[0]} keeps one vector per image: encode with --keep patches")
+        files = [Path(row["root"]) / row["path"] for row in store.images]
+        yield ImageMaps(store.key, store.images, files, store.skipped, store, list(range(len(store))))
+        return
+    named: list[tuple[str, Path]] = []
+    for path in paths:
+        for image in list_images([path]):
+            name = path / image.name if path.is_dir() else path if image.path.samefile(path) else image.path
+            named.append((name.as_posix(), image.path.absolute()))
+    listed = {file: ListedImage(file, file.as_posix().lstrip("/")) for _, file in named}
+    with contextlib.ExitStack() as stack:
+        update = stack.enter_context(output.progress(description))
+        out = None if choice.cache else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewmatch-")))
+        store = encode_images(
+            list(listed.values()),
+            choice.loaded,
+            out=out,
+            keep="patches",
+            size=choice.size,
+            resize=choice.resize or "keep",
+            progress=update,
+        )
+        place = {row["path"]: i for i, row in enumerate(store.images)}
+        all_rows = {row["path"]: row for row in store.rows}
+        rows = [(all_rows[listed[file].name] | {"path": name}, file) for name, file in named]
+        usable = [(row, file) for row, file in rows if row["status"] == "ok"]
+        yield ImageMaps(
+            store.key,
+            [row for row, _ in usable],
+            [file for _, file in usable],
+            [row for row, _ in rows if row["status"] != "ok"],
+            store,
+            [place[listed[file].name] for _, file in usable],
+        )
 
 
 def read_base(base: Path | None, choice: EncodingChoice) -> np.ndarray | None:
@@ -186,17 +288,20 @@ def encoder_json(key: dict[str, Any] | None) -> dict[str, Any] | None:
     """The entry `encoder` of results; None where features came without one."""
     if key is None:
         return None
-    facts = key["encoder"]
+    facts, preprocessing = key["encoder"], key["preprocessing"]
     return {
         "name": facts["name"],
         "digest": facts["digest"],
         "dtype": facts["dtype"],
-        "size": key["preprocessing"].get("crop", key["preprocessing"].get("dense")),
+        "size": preprocessing.get("crop", preprocessing.get("dense")),
         "layer": key["layer"],
-    }
+    } | ({"resize": preprocessing["rule"]} if key["keep"] == "patches" else {})
 
 
 def encoder_words(key: dict[str, Any] | None) -> str:
     """The encoder for captions."""
     facts = encoder_json(key)
-    return "given features" if facts is None else f"{facts['name']} at {facts['size']} px, {facts['dtype']}"
+    if facts is None:
+        return "given features"
+    rule = facts.get("resize", "keep")
+    return f"{facts['name']} at {facts['size']} px{'' if rule == 'keep' else f' ({rule})'}, {facts['dtype']}"

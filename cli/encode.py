@@ -26,6 +26,7 @@ def encode(
         str, typer.Option("--shard", metavar="I/N", help="Do part I of N; the last to finish completes the store.")
     ] = "1/1",
     size: options.Size = None,
+    resize: options.Resize = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first image that cannot be used.")] = False,
@@ -47,8 +48,9 @@ def encode(
     if not parts:
         raise InputError(f"no part {shard}: expected I/N such as 1/4")
     choice = EncodingChoice(encoder, device, dtype, size, trust_digest=trust_digest)
+    rule = resize or "keep"
     if keep == "patches":
-        plan = plan_encoding(images, choice.loaded, keep=keep, size=size)
+        plan = plan_encoding(images, choice.loaded, keep=keep, size=size, resize=rule)
         existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
         needed, free = plan.expected_bytes(), shutil.disk_usage(existing).free
         output.note(
@@ -66,6 +68,7 @@ def encode(
             out=out,
             keep=keep,
             size=size,
+            resize=rule,
             shard=(int(parts[1]), int(parts[2])),
             overwrite=overwrite,
             strict=strict,

@@ -59,8 +59,9 @@ def episodes(
         raise InputError("--center base needs --base DATA, the images or features whose mean is subtracted")
     if base is not None and "base" not in modes:
         raise InputError(f"--base is used with --center base only, not with {center}")
-    table, key, skipped = read_table(data, EncodingChoice(encoder, device, dtype, size, not no_cache, trust_digest))
     choice = EncodingChoice(encoder, device, dtype, size, not no_cache, trust_digest)
+    labelled = read_table(data, choice)
+    table, key, skipped = labelled.table, labelled.key, labelled.skipped
     base_features = read_base(base, choice.like(key) if key else choice)
     reports = []
     with output.progress("episodes") as update:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import classify, demo, doctor, download, encode, encoders_command, episodes, options, output
+from cli import classify, demo, doctor, download, encode, encoders_command, episodes, match, options, output, plane
 
 app = typer.Typer(
     name="fewmatch",
@@ -44,6 +44,8 @@ app.command("download")(download.download)
 app.command("encode")(encode.encode)
 app.command("episodes")(episodes.episodes)
 app.command("classify")(classify.classify)
+app.command("plane")(plane.plane)
+app.command("match")(match.match)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 

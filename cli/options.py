@@ -55,6 +55,14 @@ Size = Annotated[
         help="Input size, a multiple of the patch size; by default the encoder's, or the store's.",
     ),
 ]
+Resize = Annotated[
+    Literal["keep", "crop", "pad", "squash"] | None,
+    typer.Option(
+        "--resize",
+        help="How an image is brought to --size for its patches: keep (short side to it, all of the image, its shape kept; "
+        "the default), crop (central square), pad (long side to it, padded to a square) or squash (to a square).",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same episodes.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", callback=_set_quiet, help="No progress bars and notes.")]
@@ -65,6 +73,9 @@ TrustDigest = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Out = Annotated[Path | None, typer.Option("-o", "--out", metavar="FILE", help="Write the results there as CSV.")]
+FigureOut = Annotated[
+    Path | None, typer.Option("-o", "--out", metavar="FILE", help="Draw the result there (.png, .svg or .pdf).")
+]
 Center = Annotated[
     str,
     typer.Option(

@@ -8,9 +8,11 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 SCHEMA = 1
+FIGURES = (".png", ".svg", ".pdf")
 
 
 @dataclass
@@ -89,6 +91,25 @@ def emit_table(
     console.print(table)
     if caption:
         console.print(Text(caption, style="dim"))
+
+
+def check_target(path: Path | None, overwrite: bool) -> None:
+    """Refuse to replace a file that nobody said to overwrite, before anything is computed for it."""
+    from encoders.errors import OutputExistsError
+
+    if path is not None and path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists: choose another name, or --overwrite")
+
+
+def check_figure(path: Path | None, overwrite: bool) -> None:
+    """`check_target` for a figure, whose type its name tells."""
+    from encoders.errors import InputError
+
+    check_target(path, overwrite)
+    if path is not None and path.suffix.lower() not in FIGURES:
+        raise InputError(
+            f"no figure of type {path.suffix or path.name}: expected a name ending in {', '.join(FIGURES)}"
+        )
 
 
 @contextlib.contextmanager

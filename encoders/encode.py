@@ -54,6 +54,7 @@ def encode_images(
     out: str | os.PathLike[str] | None = None,
     keep: Keep = "global",
     size: int | None = None,
+    resize: str = "keep",
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     strict: bool = False,
@@ -71,8 +72,10 @@ def encode_images(
         encoder: anything with the `Encoder` contract.
         out: the store's folder; None keeps it in fewmatch's cache, where the same call finds it again.
         keep: `global` for one vector per image after the classification crop, `patches` for the whole feature map as well, after
-            the dense resize (see `encoders.frame`).
-        size: side of the crop, or short side with `patches`, in pixels; None is the encoder's default.
+            the resize for dense features.
+        size: side of the crop, or with `patches` the side that `resize` speaks of, in pixels; None is the encoder's default.
+        resize: with `patches`, one of `encoders.frame.RESIZE_RULES`: keep (all of the image in its shape, short side `size`), crop, pad
+            or squash.
         shard: (i, n) does the i-th of n parts of the work, counted from 1; whoever finishes last completes the store.
         overwrite: drop what the folder holds of other images, or for another encoder or size; only files of a store are removed.
         strict: stop at the first image that cannot be used.
@@ -88,7 +91,7 @@ def encode_images(
         OutputExistsError: `out` holds something else, or another process is writing it.
         ImageError: with `strict`, the first image that cannot be used.
     """
-    plan = plan_encoding(paths, encoder, keep=keep, size=size, shard_images=shard_images)
+    plan = plan_encoding(paths, encoder, keep=keep, size=size, resize=resize, shard_images=shard_images)
     folder = Path(out) if out is not None else cache_folder(plan)
     steps = _steps(plan, folder, shard, overwrite, strict, out is None, workers, progress)
     rows: list[Row] = []
@@ -333,7 +336,7 @@ def _prepare(
         row["sha256"] = hashlib.sha256(data).hexdigest()
         rgb, row["note"] = decode(data)
         frame = plan.frame(rgb.shape[1], rgb.shape[0])
-        pixels = resample(rgb, frame)
+        pixels = resample(rgb, frame, plan.fill)
     except ImageError as error:
         return row | {"status": "skipped", "reason": str(error)}, None
     return row | {"status": "ok", "reason": None, "frame": frame.to_json()}, pixels

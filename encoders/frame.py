@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
 from encoders.errors import ImageError
+
+#: How an image becomes the encoder's input for dense features, `size` pixels being given:
+#: keep: the short side becomes `size`, each side is rounded to whole patches, nothing is cut off. crop: the short side becomes `size`, and
+#: the central square is kept. pad: the long side becomes `size`, each side is rounded to whole patches, and whole patches of padding
+#: around it make a square. squash: both sides become `size`, whatever the shape.
+ResizeRule = Literal["keep", "crop", "pad", "squash"]
+RESIZE_RULES: tuple[ResizeRule, ...] = get_args(ResizeRule)
 
 #: More patches than this for one image means a degenerate aspect ratio, and attention over them would not end.
 MAX_PATCHES = 65_536
@@ -27,7 +34,8 @@ class Frame:
     grid: rows and columns of patches.
     patch, stride: side of a patch and step from one to the next, in encoder pixels.
     scale: encoder pixels per original pixel, (x, y).
-    offset: left and top edge of the encoder's input, in pixels of the resized image, (x, y); positive where the image was cropped.
+    offset: left and top edge of the encoder's input, in pixels of the resized image, (x, y); positive where the image was cropped,
+        negative where it was padded.
     """
 
     width: int
@@ -147,31 +155,95 @@ def dense_frame(width: int, height: int, *, size: int, patch: int) -> Frame:
     )
 
 
-def resample(image: UInt8[np.ndarray, "H W 3"], frame: Frame) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels that the encoder gets: Pillow's antialiased bicubic, computed for the part inside the frame only.
+def padded_frame(width: int, height: int, *, size: int, patch: int) -> Frame:
+    """Long side to `size`, each side rounded to whole patches, then whole patches of padding on both sides to a square.
 
-    Resizing the box alone equals resizing everything and cropping, because Pillow's filter reads the pixels outside the box
-    too; it costs less, and a 1×5000 image does not become 128×640000 on the way. (Pillow keeps the box in single precision:
-    of pure noise, one value in 3000 comes out a level off.) Rows come first, then columns, in two calls: with 8 bits in
-    between the order matters, and given a box Pillow 13 takes the columns of tall images first where Pillow 12 did not.
+    The image lies in the middle, half a patch off where the number of padding patches is odd. No patch is partly padding.
+    """
+    factor, across = size / max(width, height), size // patch
+    rows = max(1, math.floor(height * factor / patch + 0.5))
+    columns = max(1, math.floor(width * factor / patch + 0.5))
+    return Frame(
+        width=width,
+        height=height,
+        grid=(across, across),
+        patch=patch,
+        stride=patch,
+        scale=(columns * patch / width, rows * patch / height),
+        offset=(float(-((across - columns) // 2) * patch), float(-((across - rows) // 2) * patch)),
+    )
+
+
+def resized_frame(width: int, height: int, *, size: int, patch: int, rule: ResizeRule) -> Frame:
+    """The frame of an image of this size under one of `RESIZE_RULES`; `size` is a multiple of `patch`.
 
     Raises:
-        ValueError: the image has another size than the frame says, or the frame reaches beyond the image.
+        ImageError: reason `too-elongated`, with `keep`, where that makes more than `MAX_PATCHES` patches.
+    """
+    if rule == "keep":
+        return dense_frame(width, height, size=size, patch=patch)
+    if rule == "pad":
+        return padded_frame(width, height, size=size, patch=patch)
+    if rule == "crop":
+        return crop_frame(width, height, resize=size, crop=size, patch=patch)
+    across = size // patch
+    return Frame(width, height, (across, across), patch, patch, scale=(size / width, size / height))
+
+
+def resample(
+    image: UInt8[np.ndarray, "H W 3"], frame: Frame, fill: tuple[int, int, int] = (0, 0, 0)
+) -> UInt8[np.ndarray, "h w 3"]:
+    """The pixels that the encoder gets: the image resized, cropped and padded as its frame says. `fill` is the padding's colour.
+
+    Raises:
+        ValueError: the image has another size than the frame says, or padding would begin inside a pixel.
     """
     if (image.shape[1], image.shape[0]) != (frame.width, frame.height):
         raise ValueError(
             f"expected an image of {frame.width}×{frame.height} px as in its frame, got {image.shape[1]}×{image.shape[0]}"
         )
     height, width = frame.input_size
-    left, top, right, bottom = frame.box
-    if min(left, top) < 0 or right > frame.width * (1 + 1e-9) or bottom > frame.height * (1 + 1e-9):
-        raise ValueError(
-            f"expected a frame within the {frame.width}×{frame.height} px of its image, got {frame.box}: nothing is padded here"
-        )
-    # The division in `box` can overshoot the border by one rounding error, which Pillow refuses.
-    right, bottom = min(right, float(frame.width)), min(bottom, float(frame.height))
+    (sx, sy), (ox, oy) = frame.scale, frame.offset
+    # The part of the input that the image covers, in pixels of the input.
+    left, right = _covered(-ox, frame.width * sx - ox, width)
+    top, bottom = _covered(-oy, frame.height * sy - oy, height)
+    box = ((left + ox) / sx, (top + oy) / sy, (right + ox) / sx, (bottom + oy) / sy)
+    pixels = _resized(image, box, bottom - top, right - left)
+    if pixels.shape[:2] == (height, width):
+        return pixels
+    canvas = np.empty((height, width, 3), np.uint8)
+    canvas[:] = fill
+    canvas[top:bottom, left:right] = pixels
+    return canvas
+
+
+def _covered(first: float, last: float, length: int) -> tuple[int, int]:
+    """The part of [0, length] that lies in [first, last], in whole pixels."""
+    edges = (max(0.0, first), min(float(length), last))
+    start, stop = round(edges[0]), round(edges[1])
+    if max(abs(edges[0] - start), abs(edges[1] - stop)) > 1e-6 * max(1, length):
+        raise ValueError(f"expected padding that begins between two pixels, got the image at {first:g} to {last:g} px")
+    if start >= stop:
+        raise ValueError(f"expected a frame that shows some of its image, got the image at {first:g} to {last:g} px")
+    return start, stop
+
+
+def _resized(
+    image: UInt8[np.ndarray, "H W 3"], box: tuple[float, float, float, float], height: int, width: int
+) -> UInt8[np.ndarray, "h w 3"]:
+    """A box of the image at another size: Pillow's antialiased bicubic, computed for what is in the box only.
+
+    Resizing the box alone equals resizing everything and cropping, because Pillow's filter reads the pixels outside the box
+    too; it costs less, and a 1×5000 image does not become 128×640000 on the way. (Pillow keeps the box in single precision:
+    of pure noise, one value in 3000 comes out a level off.) Rows come first, then columns, in two calls: with 8 bits in
+    between the order matters, and given a box Pillow 13 takes the columns of tall images first where Pillow 12 did not.
+    """
+    left, top, right, bottom = box
+    # The division in the box can overshoot the border by one rounding error, which Pillow refuses.
+    left, top = max(left, 0.0), max(top, 0.0)
+    right, bottom = min(right, float(image.shape[1])), min(bottom, float(image.shape[0]))
     reach = 2 * max(1.0, (bottom - top) / height) + 1  # the bicubic filter's half-width, and a pixel for rounding
-    first, last = max(0, math.floor(top - reach)), min(frame.height, math.ceil(bottom + reach))
+    first, last = max(0, math.floor(top - reach)), min(image.shape[0], math.ceil(bottom + reach))
     wide = Image.fromarray(image[first:last]).resize((width, last - first), _BICUBIC, (left, 0, right, last - first))
     return np.asarray(wide.resize((width, height), _BICUBIC, (0, top - first, width, bottom - first)))
 

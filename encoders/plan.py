@@ -15,7 +15,7 @@ import torch
 from encoders.devices import dtype_name
 from encoders.errors import InputError
 from encoders.features import Encoder
-from encoders.frame import Frame, crop_frame, dense_frame
+from encoders.frame import RESIZE_RULES, Frame, ResizeRule, crop_frame, resized_frame
 from encoders.images import DECODER_VERSION
 from encoders.listing import ListedImage, list_images
 from encoders.places import feature_cache
@@ -32,7 +32,7 @@ class EncodingPlan:
     """What is to be encoded with what: made once, before the first pixel is read.
 
     sources: what the user named, as absolute paths. images: those found there, in the order of the store.
-    preprocessing: at the size asked for. shard_images: images in a shard.
+    preprocessing: at the size asked for. shard_images: images in a shard. resize: the rule for images whose patches are kept.
     """
 
     sources: list[str]
@@ -41,6 +41,7 @@ class EncodingPlan:
     preprocessing: Preprocessing
     keep: Keep = "global"
     shard_images: int = SHARD_IMAGES
+    resize: ResizeRule = "keep"
 
     @property
     def key(self) -> dict[str, Any]:
@@ -57,7 +58,7 @@ class EncodingPlan:
         """The part of the preprocessing that is used: a default that is not must not make a store look different."""
         unused = ("dense",) if self.keep == "global" else ("resize", "crop")
         used = {name: value for name, value in self.preprocessing.to_json().items() if name not in unused}
-        return used | {"rule": "crop" if self.keep == "global" else "dense"}
+        return used | {"rule": "crop" if self.keep == "global" else self.resize}
 
     def shards(self) -> list[tuple[str, list[ListedImage], list[tuple[int, int]]]]:
         """File name, images, and (size, time of change) of each image, shard by shard."""
@@ -75,8 +76,14 @@ class EncodingPlan:
         """How an image of this size goes into the encoder."""
         p, patch = self.preprocessing, self.encoder.patch_size
         if self.keep == "patches":
-            return dense_frame(width, height, size=p.dense, patch=patch)
+            return resized_frame(width, height, size=p.dense, patch=patch, rule=self.resize)
         return crop_frame(width, height, resize=p.resize, crop=p.crop, patch=patch)
+
+    @property
+    def fill(self) -> tuple[int, int, int]:
+        """The colour of padding: what normalisation turns into zero, but for rounding."""
+        r, g, b = (round(255 * value) for value in self.preprocessing.mean)
+        return r, g, b
 
     def expected_bytes(self) -> int:
         """Disk space that the features will take, taking photos for 4:3."""
@@ -84,7 +91,8 @@ class EncodingPlan:
         if self.keep == "global":
             return len(self.images) * vector
         return len(self.images) * (
-            vector + 2 * self.encoder.embed_dim * _dense_patches(self.preprocessing, self.encoder.patch_size)
+            vector
+            + 2 * self.encoder.embed_dim * _dense_patches(self.preprocessing, self.encoder.patch_size, self.resize)
         )
 
 
@@ -94,13 +102,21 @@ def plan_encoding(
     *,
     keep: Keep = "global",
     size: int | None = None,
+    resize: str = "keep",
     shard_images: int | None = None,
 ) -> EncodingPlan:
     """List the images and fix the preparation.
 
     Raises:
-        InputError: there are no images, or `size` does not fit the encoder's patches.
+        InputError: there are no images, `size` does not fit the encoder's patches, or the resize rule is unknown or not used.
     """
+    rule = next((rule for rule in RESIZE_RULES if rule == resize), None)
+    if rule is None:
+        raise InputError(f"no resize rule called {resize}: expected one of {', '.join(RESIZE_RULES)}")
+    if keep == "global" and rule != "keep":
+        raise InputError(
+            f"resize {resize} is for feature maps (--keep patches): the vector of an image comes from its classification crop"
+        )
     if shard_images is not None and shard_images < 1:
         raise InputError(f"no shards of {shard_images} images: expected at least 1")
     given = list(paths)
@@ -118,9 +134,9 @@ def plan_encoding(
     if shard_images is None:
         shard_images = SHARD_IMAGES
         if keep == "patches":
-            per_image = 2 * encoder.embed_dim * _dense_patches(preprocessing, encoder.patch_size)
+            per_image = 2 * encoder.embed_dim * _dense_patches(preprocessing, encoder.patch_size, rule)
             shard_images = max(1, min(SHARD_IMAGES, SHARD_BYTES // per_image))
-    return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images)
+    return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images, rule)
 
 
 def encoder_facts(encoder: Encoder) -> dict[str, Any]:
@@ -167,7 +183,7 @@ def file_identity(path: Path) -> tuple[int, int]:
     return information.st_size, information.st_mtime_ns
 
 
-def _dense_patches(preprocessing: Preprocessing, patch: int) -> int:
-    """Patches of a 4:3 photo under the dense rule."""
+def _dense_patches(preprocessing: Preprocessing, patch: int, rule: ResizeRule) -> int:
+    """Patches of a 4:3 photo under a resize rule: all but `keep` make squares."""
     rows = preprocessing.dense // patch
-    return rows * round(rows * 4 / 3)
+    return rows * (round(rows * 4 / 3) if rule == "keep" else rows)

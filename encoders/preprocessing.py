@@ -17,8 +17,9 @@ class Preprocessing:
     """How an encoder's training and evaluation prepare pixels; it travels with the weights.
 
     Pixels are RGB, divided by 255, minus `mean`, divided by `std`. Resizing is bicubic with antialiasing, as Pillow does it.
-    For classification the short side becomes `resize` and the central square of side `crop` is kept; for dense use the
-    short side becomes `dense` and nothing is cut off (see `encoders.frame`). All sizes in pixels.
+    For classification the short side becomes `resize` and the central square of side `crop` is kept; for dense use
+    `dense` is the side that the resize rule speaks of (`encoders.frame.RESIZE_RULES`): the short one, unless told otherwise. All
+    sizes in pixels.
     """
 
     resize: int
@@ -31,7 +32,7 @@ class Preprocessing:
         """The same preparation at another size; the share that the crop cuts off stays as it is.
 
         Args:
-            size: side of the crop, and short side for dense use, in pixels; None leaves the defaults.
+            size: side of the crop, and `dense`, in pixels; None leaves the defaults.
             patch: patch size in pixels, of which `size` must be a multiple.
 
         Raises:

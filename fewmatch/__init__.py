@@ -8,7 +8,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_ROOMS = ("encoders", "fewshot", "figures")
+_ROOMS = ("encoders", "fewshot", "matching", "figures")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,5 +1,6 @@
 from encoders import *
 from fewshot import *
 from figures import *
+from matching import *
 
 __version__: str

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-ROOMS = ("encoders", "fewshot", "figures", "cli")
+ROOMS = ("encoders", "fewshot", "matching", "figures", "cli")
 
 
 def shadowed_rooms() -> list[str]:

@@ -7,6 +7,8 @@ from .evaluation import Report as Report
 from .evaluation import evaluate as evaluate
 from .label import Labeller as Labeller
 from .methods import METHODS as METHODS
+from .plane import EpisodePlane as EpisodePlane
+from .plane import episode_plane as episode_plane
 from .table import FeatureTable as FeatureTable
 from .table import read_npz as read_npz
 from .table import table_of_images as table_of_images
@@ -14,12 +16,14 @@ from .table import table_of_images as table_of_images
 __all__ = [
     "CENTERS",
     "METHODS",
+    "EpisodePlane",
     "Episodes",
     "FeatureTable",
     "Labeller",
     "Report",
     "center_episodes",
     "center_table",
+    "episode_plane",
     "evaluate",
     "read_npz",
     "sample_episodes",

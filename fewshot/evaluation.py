@@ -120,7 +120,7 @@ def evaluate(
     if torch.device(device).type == "mps":
         device = "cpu"  # MPS has no float64, which the means need; and this is quick on a CPU
     x = as_table(features, device)
-    _check_episodes(episodes, np.asarray(labels), len(x))
+    check_episodes(episodes, np.asarray(labels), len(x))
     if prenormalize:
         x = unit(x, what="feature vector")
     if mode in ("none", "base", "feature"):
@@ -196,7 +196,12 @@ def mean_and_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float | No
     return float(values.mean()), 1.96 * float(values.std(ddof=1)) / math.sqrt(len(values))
 
 
-def _check_episodes(episodes: Episodes, labels: np.ndarray, rows: int) -> None:
+def check_episodes(episodes: Episodes, labels: np.ndarray, rows: int) -> None:
+    """Whether episodes fit a table with these labels and this many rows.
+
+    Raises:
+        InputError: they refer to rows that are not there, or to classes that are not the labels'; or there are none.
+    """
     if labels.shape != (rows,):
         raise InputError(
             f"expected one label for each of the {rows} feature vectors, got labels of shape {labels.shape}"

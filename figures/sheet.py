@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-_INK = "#222222"
-_MUTED = "#6b6b6b"
+from figures.style import INK, MUTED
+
 # Blue to orange-red passes every common form of colour blindness, and grey prints keep the order.
 _SURE, _DOUBTFUL = np.array([0.27, 0.46, 0.71]), np.array([0.84, 0.37, 0.05])
 
@@ -75,8 +76,8 @@ def contact_sheet(
         colour = _DOUBTFUL + (_SURE - _DOUBTFUL) * probability
         axes.barh(side * 1.045 - 0.5, side * probability, left=-0.5, height=side * 0.05, color=tuple(colour), zorder=3)
         short = label if len(label) <= 12 else label[:11] + "…"
-        axes.text(-0.5, side * 1.11 - 0.5, short, ha="left", va="top", fontsize=9.5, color=_INK, parse_math=False)
-        axes.text(side - 0.5, side * 1.11 - 0.5, f"{probability:.2f}", ha="right", va="top", fontsize=8.5, color=_MUTED)
+        axes.text(-0.5, side * 1.11 - 0.5, short, ha="left", va="top", fontsize=9.5, color=INK, parse_math=False)
+        axes.text(side - 0.5, side * 1.11 - 0.5, f"{probability:.2f}", ha="right", va="top", fontsize=8.5, color=MUTED)
     if title:
         figure.text(
             0.02,
@@ -85,7 +86,7 @@ def contact_sheet(
             ha="left",
             va="top",
             fontsize=11,
-            color=_INK,
+            color=INK,
             parse_math=False,
         )
     return figure
@@ -95,13 +96,12 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     """Save a figure; the same figure gives the same bytes (no dates, no version stamps). Returns the path."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    metadata = (
-        {"Software": None}
-        if path.suffix.lower() == ".png"
-        else {"Date": None}
-        if path.suffix.lower() == ".svg"
-        else None
-    )
-    with matplotlib.rc_context({"svg.hashsalt": "fewmatch"}):  # else every SVG gets random ids
-        figure.savefig(path, metadata=metadata)
+    changing = {".png": "Software", ".svg": "Date", ".pdf": "CreationDate"}.get(path.suffix.lower())
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "fewmatch"}),  # else every SVG gets random ids
+        warnings.catch_warnings(),
+    ):
+        # A name in letters that the font lacks is drawn as boxes; the figure is good all the same.
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from font")
+        figure.savefig(path, metadata=None if changing is None else {changing: None})
     return path

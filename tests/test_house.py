@@ -89,18 +89,30 @@ PUBLIC = {
     "fewshot": [
         "CENTERS",
         "METHODS",
+        "EpisodePlane",
         "Episodes",
         "FeatureTable",
         "Labeller",
         "Report",
         "center_episodes",
         "center_table",
+        "episode_plane",
         "evaluate",
         "read_npz",
         "sample_episodes",
         "table_of_images",
     ],
-    "figures": ["contact_sheet", "save_figure"],
+    "matching": ["Matches", "disparity_error", "match", "mutual_nearest", "share_within", "sift_matches"],
+    "figures": [
+        "MatchedPair",
+        "TellingImage",
+        "contact_sheet",
+        "match_figure",
+        "pencil_drawing",
+        "plane_figure",
+        "save_figure",
+        "telling_images",
+    ],
 }
 
 

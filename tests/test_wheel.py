@@ -31,6 +31,7 @@ def test_the_wheel_holds_the_rooms_and_the_weights_and_nothing_else(wheel: Path)
         "encoders",
         "fewshot",
         "figures",
+        "matching",
         "cli",
         "fewmatch",
     }

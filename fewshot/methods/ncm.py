@@ -30,20 +30,29 @@ def class_means(support: Float[Tensor, "e w k d"]) -> Float[Tensor, "e w d"]:
     return support.mean(dim=2)
 
 
+def compared_means(means: Float[Tensor, "e w d"], metric: str) -> Float[Tensor, "e w d"]:
+    """The means that queries are compared with: for `cosine` those of length one (a mean of length zero keeps it).
+
+    Raises:
+        InputError: an unknown metric.
+    """
+    if check_metric(metric) == "euclidean":
+        return means
+    norm = torch.linalg.vector_norm(means, dim=-1, keepdim=True)
+    return means / torch.where(norm > 0, norm, 1.0)
+
+
 def scores(
     query: Float[Tensor, "e q d"], means: Float[Tensor, "e w d"], metric: str = "euclidean"
 ) -> Float[Tensor, "e q w"]:
     """Minus the squared Euclidean distance of each query to each mean.
 
-    For `cosine`, the means are brought to length one first (a mean of length zero keeps it). Queries are unit vectors, so the
-    constant 1 stands for their squared length.
+    Queries are unit vectors, so the constant 1 stands for their squared length. For the metric see `compared_means`.
 
     Raises:
         InputError: an unknown metric.
     """
-    if check_metric(metric) == "cosine":
-        norm = torch.linalg.vector_norm(means, dim=-1, keepdim=True)
-        means = means / torch.where(norm > 0, norm, 1.0)
+    means = compared_means(means, metric)
     squared = means.square().sum(dim=-1)
     return torch.baddbmm(-(1 + squared)[:, None, :], query, means.transpose(1, 2), alpha=2)
 

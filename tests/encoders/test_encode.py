@@ -33,7 +33,7 @@ from encoders import (
 )
 from encoders.encode import encode_shards
 from encoders.features import Features
-from encoders.frame import Frame, crop_frame, dense_frame, resample
+from encoders.frame import RESIZE_RULES, Frame, crop_frame, dense_frame, padded_frame, resample, resized_frame
 from encoders.plan import cache_folder, plan_encoding
 from encoders.store import MANIFEST, META, Shard, is_store_file, key_digest
 
@@ -56,7 +56,8 @@ def counted(
 
 def by_hand(path: Path, frame: Frame, encoder: PatchLocalEncoder) -> Features:
     """Features of one image, its normalisation written out pixel by pixel."""
-    pixels = resample(np.asarray(Image.open(path).convert("RGB")), frame)
+    fill = tuple(round(255 * mean) for mean in encoder.preprocessing.mean)
+    pixels = resample(np.asarray(Image.open(path).convert("RGB")), frame, fill)
     height, width, _ = pixels.shape
     image = torch.zeros(1, 3, height, width)
     for y, x, c in itertools.product(range(height), range(width), range(3)):
@@ -143,6 +144,65 @@ def test_size_scales_the_preparation(pictures: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.parametrize("rule", RESIZE_RULES)
+def test_maps_are_of_what_the_resize_rule_shows(tmp_path: Path, picture: Picture, rule: str) -> None:
+    """The vectors too, and in batches of images of all shapes."""
+    sizes = [(40, 30), (30, 40), (30, 30), (90, 30), (1, 1), (7, 3), (400, 4), (40, 30)]
+    for i, size in enumerate(sizes):
+        picture(tmp_path / "in" / f"{i}.png", i, size)
+    encoder = PatchLocalEncoder()
+    store, seen = counted(tmp_path / "in", tmp_path / "store", encoder, keep="patches", resize=rule, size=32)
+    assert seen == len(store) == 8 and store.skipped == []
+    for i, (width, height) in enumerate(sizes):
+        frame = resized_frame(width, height, size=32, patch=4, rule=rule)
+        wanted = by_hand(tmp_path / "in" / f"{i}.png", frame, encoder)
+        assert store.frame(i) == frame
+        assert np.array_equal(store.feature_map(i), wanted.feature_map[0].half().float())
+        assert np.array_equal(store.global_repr()[i], wanted.global_repr[0])
+
+
+def test_padding_is_what_normalisation_turns_into_zero(tmp_path: Path, picture: Picture) -> None:
+    """Its colour is the mean of the preprocessing, as near as 8 bits come, so the test encoder's padding is as good as zero."""
+    encoder = PatchLocalEncoder()
+    encoder.preprocessing = replace(encoder.preprocessing, mean=(0.2, 0.6, 1.0), std=(0.5, 0.25, 1.0))
+    assert plan_encoding([picture(tmp_path / "0.png", 0, (40, 20))], encoder, keep="patches").fill == (51, 153, 255)
+    store, _ = counted(tmp_path / "0.png", tmp_path / "store", encoder, keep="patches", resize="pad")
+    frame = store.frame(0)
+    assert frame == padded_frame(40, 20, size=16, patch=4) and frame.real.sum() == 8
+    norms = np.linalg.norm(store.feature_map(0), axis=-1)
+    assert (norms[~frame.real] < 1e-3).all() and (norms[frame.real] > 0.1).all()
+
+
+def test_another_resize_rule_is_another_store(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, states: States
+) -> None:
+    monkeypatch.setenv("FEWMATCH_HOME", str(tmp_path / "home"))
+    made = {rule: counted(pictures, None, keep="patches", resize=rule) for rule in RESIZE_RULES}
+    assert [seen for _, seen in made.values()] == [8] * 4
+    assert len({store.path for store, _ in made.values()}) == 4
+    assert len({json.dumps(store.key, sort_keys=True) for store, _ in made.values()}) == 4
+    for rule, (store, _) in made.items():
+        assert store.key["preprocessing"]["rule"] == rule
+        again, seen = counted(pictures, None, keep="patches", resize=rule)
+        assert seen == 0 and again == store
+    assert counted(pictures, None, keep="patches")[0] == made["keep"][0]
+    counted(pictures, tmp_path / "store", keep="patches", resize="pad")
+    before = states(tmp_path / "store")
+    with pytest.raises(OutputExistsError, match="preprocessing rule was pad, now squash"):
+        counted(pictures, tmp_path / "store", keep="patches", resize="squash")
+    assert states(tmp_path / "store") == before
+    store, seen = counted(pictures, tmp_path / "store", keep="patches", resize="squash", overwrite=True)
+    assert seen == 8 and store.key["preprocessing"]["rule"] == "squash"
+
+
+def test_an_image_too_long_for_one_rule_is_skipped_by_it_alone(tmp_path: Path, picture: Picture) -> None:
+    picture(tmp_path / "in" / "0.png", 0, (1, 5000))
+    for rule in RESIZE_RULES:
+        store, _ = counted(tmp_path / "in", tmp_path / rule, keep="patches", resize=rule, size=32)
+        assert len(store) == (rule != "keep")
+        assert [row["reason"].partition(":")[0] for row in store.skipped] == ["too-elongated"] * (rule == "keep")
+
+
 def test_the_key_says_what_made_the_features(pictures: Path, tmp_path: Path) -> None:
     facts = {"name": "patch-local", "digest": None, "dtype": "float32", "embed_dim": 6, "patch_size": 4}
     store, _ = counted(pictures, tmp_path / "plain")
@@ -172,6 +232,16 @@ def test_a_store_looks_the_same_wherever_the_images_are_listed_from(
         (lambda p: [p], {"shard_images": 0}, "no shards of 0 images"),
         (lambda p: [p], {"shard": (0, 1)}, "no part 0/1"),
         (lambda p: [p], {"shard": (3, 2)}, "no part 3/2"),
+        (
+            lambda p: [p],
+            {"resize": "stretch", "keep": "patches"},
+            "no resize rule called stretch: expected one of keep, crop, pad, squash",
+        ),
+        (lambda p: [p], {"resize": ""}, "no resize rule called : expected one of keep, crop, pad, squash"),
+        *(
+            (lambda p: [p], {"resize": rule}, rf"resize {rule} is for feature maps \(--keep patches\)")
+            for rule in ("crop", "pad", "squash")
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_a_wrong_input(
@@ -341,6 +411,10 @@ def test_the_default_shard_is_bounded_in_images_and_bytes(pictures: Path) -> Non
     patches = 128 * round(128 * 4 / 3)
     assert plan.shard_images == 2**28 // (2 * 1024 * patches)
     assert plan.expected_bytes() == 8 * (4 * 1024 + 2 * 1024 * patches)
+    for rule in ("crop", "pad", "squash"):  # squares
+        plan = plan_encoding([pictures], encoder, keep="patches", resize=rule)
+        assert plan.shard_images == 2**28 // (2 * 1024 * 128**2)
+        assert plan.expected_bytes() == 8 * (4 * 1024 + 2 * 1024 * 128**2)
     assert plan_encoding([pictures], encoder, keep="global").expected_bytes() == 8 * 4 * 1024
 
 

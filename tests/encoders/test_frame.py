@@ -13,7 +13,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from encoders.errors import ImageError
-from encoders.frame import MAX_PATCHES, Frame, crop_frame, dense_frame, resample
+from encoders.frame import (
+    MAX_PATCHES,
+    RESIZE_RULES,
+    Frame,
+    ResizeRule,
+    crop_frame,
+    dense_frame,
+    padded_frame,
+    resample,
+    resized_frame,
+)
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 5000))
 SMALL = st.one_of(st.integers(1, 12), st.integers(1, 160))
@@ -41,8 +51,14 @@ def denses(draw: st.DrawFn, sides: st.SearchStrategy[int] = SIDES, most: int = 1
 
 
 @st.composite
-def padded(draw: st.DrawFn) -> Frame:
-    """As after a resize of the long side and padding to a square, with patches that may overlap."""
+def paddeds(draw: st.DrawFn, sides: st.SearchStrategy[int] = SIDES, most: int = 12) -> Frame:
+    patch = draw(PATCHES)
+    return padded_frame(draw(sides), draw(sides), size=patch * draw(st.integers(1, most)), patch=patch)
+
+
+@st.composite
+def reaching_out(draw: st.DrawFn) -> Frame:
+    """A frame that reaches beyond its image on any side, with patches that may overlap."""
     frame = draw(denses())
     rows, columns = frame.grid
     stride = draw(st.integers(1, frame.patch))
@@ -54,7 +70,7 @@ def padded(draw: st.DrawFn) -> Frame:
     )
 
 
-FRAMES = st.one_of(crops(), denses(), padded())
+FRAMES = st.one_of(crops(), denses(), paddeds(), reaching_out())
 COORDINATES = st.floats(-1e4, 1e4)
 
 
@@ -226,7 +242,7 @@ def test_every_frame_survives_json(frame: Frame) -> None:
 
 
 # ----------------------------------------------------------------------------------------------------------------------
-# The two rules
+# The rules
 
 
 def torchvision_resize(width: int, height: int, size: int) -> tuple[int, int]:
@@ -377,18 +393,205 @@ def test_a_frame_of_another_image_is_refused(shape: tuple[int, int]) -> None:
         resample(np.zeros((*shape, 3), np.uint8), frame)
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"offset": (-1.0, 0.0)}, {"offset": (0.0, -8.0)}, {"offset": (1.0, 0.0)}, {"grid": (4, 5)}, {"grid": (5, 4)}],
-)
-def test_a_frame_that_reaches_beyond_the_image_is_not_stretched_but_refused(
-    change: dict[str, tuple[float, float]],
+# ----------------------------------------------------------------------------------------------------------------------
+# Padding
+
+FILL = (10, 120, 240)
+
+
+def shown(width: int, height: int, frame: Frame) -> np.ndarray:
+    """Which pixels of the input have their centre on the image, by the definition of a frame."""
+    rows, columns = frame.input_size
+    x = (np.arange(columns) + 0.5 + frame.offset[0]) / frame.scale[0]
+    y = (np.arange(rows) + 0.5 + frame.offset[1]) / frame.scale[1]
+    return ((y > 0) & (y < height))[:, None] & ((x > 0) & (x < width))[None]
+
+
+@PROPERTY
+@given(SIDES, SIDES, st.integers(1, 40), PATCHES)
+@example(1, 5000, 16, 14)
+@example(5000, 1, 16, 14)
+@example(1, 1, 1, 1)
+def test_a_padded_frame_is_a_square_with_the_image_in_the_middle(
+    width: int, height: int, across: int, patch: int
 ) -> None:
-    frame = dense_frame(64, 64, size=32, patch=8)
-    with pytest.raises(ValueError, match="expected a frame within the 64×64 px of its image"):
-        resample(picture(64, 64), dataclasses.replace(frame, **change))
+    frame = padded_frame(width, height, size=across * patch, patch=patch)
+    assert frame.grid == (across, across) and frame.stride == frame.patch == patch
+    longest, real = max(width, height), frame.real
+    rows, columns = int(real.any(axis=1).sum()), int(real.any(axis=0).sum())
+    for side, patches in ((height, rows), (width, columns)):
+        assert patches == pytest.approx(max(1, side * across / longest), abs=0.5 + 1e-9)
+    assert (rows if height == longest else columns) == across
+    # The patches on the image are one block with equal margins, or one more at the right or below.
+    before_y, before_x = (across - rows) // 2, (across - columns) // 2
+    wanted = np.zeros((across, across), bool)
+    wanted[before_y : before_y + rows, before_x : before_x + columns] = True
+    assert np.array_equal(real, wanted)
+    # They tile the image evenly.
+    x, y = frame.to_pixels(*np.indices(frame.grid))
+    np.testing.assert_allclose(x[real], np.tile((np.arange(columns) + 0.5) * width / columns - 0.5, rows), atol=1e-8)
+    np.testing.assert_allclose(y[real], np.repeat((np.arange(rows) + 0.5) * height / rows - 0.5, columns), atol=1e-8)
 
 
-def test_a_crop_larger_than_the_resized_image_is_refused() -> None:
-    with pytest.raises(ValueError, match="nothing is padded here"):
-        resample(picture(50, 50), crop_frame(50, 50, resize=28, crop=56, patch=14))
+@pytest.mark.parametrize(
+    ("size", "scale", "offset", "real"),
+    [
+        ((640, 480), (56 / 640, 42 / 480), (0, 0), (3, 4)),
+        ((480, 640), (42 / 480, 56 / 640), (0, 0), (4, 3)),
+        ((640, 300), (56 / 640, 28 / 300), (0, -14), (2, 4)),
+        ((50, 50), (56 / 50, 56 / 50), (0, 0), (4, 4)),
+        ((1, 5000), (14, 56 / 5000), (-14, 0), (4, 1)),
+        ((5000, 1), (56 / 5000, 14), (0, -14), (1, 4)),
+    ],
+)
+def test_the_padded_frames_of_usual_and_unusual_sizes(
+    size: tuple[int, int], scale: tuple[float, float], offset: tuple[int, int], real: tuple[int, int]
+) -> None:
+    frame = padded_frame(*size, size=56, patch=14)
+    assert frame.scale == pytest.approx(scale, rel=1e-12) and frame.offset == offset and frame.grid == (4, 4)
+    assert frame.real.sum() == real[0] * real[1]
+    pixels = resample(picture(*size), frame, FILL)
+    assert pixels.shape == (56, 56, 3)
+
+
+@PIXELS
+@given(paddeds(SMALL, most=6), st.integers(0, 2**32))
+@example(padded_frame(1, 160, size=32, patch=4), 0)
+@example(padded_frame(160, 1, size=32, patch=4), 0)
+@example(padded_frame(7, 7, size=32, patch=16), 0)
+def test_a_padded_input_is_the_image_resized_and_the_fill_around_it(frame: Frame, seed: int) -> None:
+    image = picture(frame.width, frame.height, seed)
+    pixels = resample(image, frame, FILL)
+    inside = shown(frame.width, frame.height, frame)
+    p = frame.patch
+    assert np.array_equal(inside, frame.real.repeat(p, axis=0).repeat(p, axis=1))  # no patch is partly padding
+    rows, columns = int(inside.any(axis=1).sum()), int(inside.any(axis=0).sum())
+    assert np.array_equal(pixels[inside].reshape(rows, columns, 3), resized(image, columns, rows))
+    assert (pixels[~inside] == FILL).all()
+
+
+def test_padding_is_black_unless_a_colour_is_given() -> None:
+    frame = padded_frame(40, 20, size=32, patch=8)
+    image = np.full((20, 40, 3), 200, np.uint8)
+    plain, blue = resample(image, frame), resample(image, frame, (0, 0, 255))
+    assert (plain[:8] == 0).all() and (plain[24:] == 0).all() and (plain[8:24] == 200).all()
+    assert (blue[:8] == (0, 0, 255)).all() and (blue[24:] == (0, 0, 255)).all() and (blue[8:24] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "rows", "columns"),
+    [
+        ({"offset": (-1.0, 0.0)}, (0, 32, 0), (1, 31, 0)),
+        ({"offset": (0.0, -8.0)}, (8, 24, 0), (0, 32, 0)),
+        ({"offset": (1.0, 0.0)}, (0, 32, 0), (0, 31, 1)),
+        ({"grid": (4, 5)}, (0, 32, 0), (0, 32, 0)),
+        ({"grid": (5, 4)}, (0, 32, 0), (0, 32, 0)),
+        ({"grid": (6, 5), "offset": (-3.0, -4.0)}, (4, 32, 0), (3, 32, 0)),
+        ({"grid": (1, 1), "offset": (28.0, -5.0)}, (5, 3, 0), (0, 4, 28)),
+    ],
+)
+def test_a_frame_that_reaches_beyond_the_image_is_padded(
+    change: dict[str, tuple[float, float]], rows: tuple[int, int, int], columns: tuple[int, int, int]
+) -> None:
+    """For either axis: where the image begins in the input, how much of it is seen, and from where."""
+    frame = dataclasses.replace(dense_frame(32, 32, size=32, patch=8), **change)
+    image = picture(32, 32)  # at its own size: nothing is interpolated
+    wanted = np.empty((*frame.input_size, 3), np.uint8)
+    wanted[:] = FILL
+    (top, h, y), (left, w, x) = rows, columns
+    wanted[top : top + h, left : left + w] = image[y : y + h, x : x + w]
+    assert np.array_equal(resample(image, frame, FILL), wanted)
+
+
+def test_a_crop_larger_than_the_resized_image_is_padded() -> None:
+    frame = crop_frame(50, 50, resize=28, crop=56, patch=14)
+    image = picture(50, 50)
+    pixels = resample(image, frame, FILL)
+    assert np.array_equal(pixels[14:42, 14:42], resized(image, 28, 28))
+    pixels = pixels.copy()
+    pixels[14:42, 14:42] = FILL
+    assert (pixels == FILL).all()
+    assert np.array_equal(frame.real, np.pad(np.ones((2, 2), bool), 1))
+
+
+@pytest.mark.parametrize(
+    "change", [{"offset": (-1.5, 0.0)}, {"offset": (0.0, -0.25)}, {"grid": (4, 5), "scale": (0.51, 0.5)}]
+)
+def test_padding_that_begins_inside_a_pixel_is_refused(change: dict[str, tuple[float, float]]) -> None:
+    frame = dataclasses.replace(dense_frame(64, 64, size=32, patch=8), **change)
+    with pytest.raises(ValueError, match="expected padding that begins between two pixels, got the image at"):
+        resample(picture(64, 64), frame)
+
+
+def test_an_offset_a_rounding_error_off_is_as_without() -> None:
+    frame = padded_frame(64, 30, size=64, patch=8)
+    image = picture(64, 30)
+    for off in (-1e-9, 1e-9):
+        moved = dataclasses.replace(frame, offset=(frame.offset[0] + off, frame.offset[1] + off))
+        assert np.array_equal(resample(image, moved), resample(image, frame))
+
+
+@pytest.mark.parametrize("offset", [(-32.0, 0.0), (0.0, -40.0), (32.0, 0.0), (0.0, 50.0)])
+def test_a_frame_that_shows_nothing_of_its_image_is_refused(offset: tuple[float, float]) -> None:
+    frame = dataclasses.replace(dense_frame(64, 64, size=32, patch=8), offset=offset)
+    with pytest.raises(ValueError, match="expected a frame that shows some of its image"):
+        resample(picture(64, 64), frame)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The four resize rules
+
+
+@PROPERTY
+@given(SIDES, SIDES, st.integers(1, 20), PATCHES)
+@example(1, 5000, 16, 14)
+@example(5000, 1, 16, 14)
+def test_every_resize_rule_is_what_it_says(width: int, height: int, across: int, patch: int) -> None:
+    size = across * patch
+    frames = {}
+    for rule in RESIZE_RULES:
+        try:
+            frames[rule] = resized_frame(width, height, size=size, patch=patch, rule=rule)
+        except ImageError as error:
+            assert rule == "keep" and error.reason == "too-elongated"
+    assert list(frames)[-3:] == ["crop", "pad", "squash"]
+    if "keep" in frames:
+        assert frames["keep"] == dense_frame(width, height, size=size, patch=patch)
+    assert frames["crop"] == crop_frame(width, height, resize=size, crop=size, patch=patch)
+    assert frames["pad"] == padded_frame(width, height, size=size, patch=patch)
+    squash = frames["squash"]
+    assert (squash.grid, squash.offset, squash.patch, squash.stride) == ((across, across), (0, 0), patch, patch)
+    assert squash.scale == (size / width, size / height)
+    np.testing.assert_allclose(squash.box, (0, 0, width, height), rtol=1e-12)
+    for rule, frame in frames.items():
+        x, y = frame.to_pixels(*np.indices(frame.grid))
+        real = frame.real
+        assert real.any() and (rule == "pad" or real.all())
+        assert (np.abs(x[real] - (width - 1) / 2) < width / 2).all()
+        assert (np.abs(y[real] - (height - 1) / 2) < height / 2).all()
+        assert rule == "keep" or frame.input_size == (size, size)
+        assert Frame.from_json(json.loads(json.dumps(frame.to_json()))) == frame
+
+
+@PIXELS
+@given(SMALL, SMALL, st.integers(1, 6), PATCHES, st.integers(0, 2**32))
+@example(1, 160, 4, 14, 0)
+@example(160, 1, 4, 14, 0)
+def test_a_squashed_input_is_the_whole_image_resized(
+    width: int, height: int, across: int, patch: int, seed: int
+) -> None:
+    frame = resized_frame(width, height, size=across * patch, patch=patch, rule="squash")
+    image = picture(width, height, seed)
+    assert np.array_equal(resample(image, frame, FILL), resized(image, across * patch, across * patch))
+
+
+@pytest.mark.parametrize("rule", ["crop", "pad", "squash"])
+@pytest.mark.parametrize(("width", "height", "patches"), [(1, 5000, 16), (5000, 1, 16), (1, 1, 256), (3, 2, 16 * 11)])
+def test_rules_that_make_squares_take_any_image(rule: ResizeRule, width: int, height: int, patches: int) -> None:
+    """The number of patches on the image is that of `pad`; for the others it is all."""
+    frame = resized_frame(width, height, size=224, patch=14, rule=rule)
+    assert frame.real.sum() == (patches if rule == "pad" else 256)
+    image = np.broadcast_to(np.array([200, 100, 50], np.uint8), (height, width, 3))
+    pixels = resample(np.ascontiguousarray(image), frame, FILL)
+    real = frame.real.repeat(14, axis=0).repeat(14, axis=1)
+    assert (pixels[real] == (200, 100, 50)).all() and (pixels[~real] == FILL).all()

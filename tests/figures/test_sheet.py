@@ -30,13 +30,18 @@ def test_every_picture_has_its_label_and_probability() -> None:
         assert widths[1] / widths[0] == pytest.approx(float(axes.texts[1].get_text()))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_the_same_sheet_gives_the_same_bytes(tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_the_same_sheet_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     files = [
         save_figure(contact_sheet(PICTURES, ["a", "b", "c"], [0.1, 0.5, 0.9]), tmp_path / name / f"sheet{suffix}")
         for name in "xy"
     ]
     assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_letters_that_the_font_lacks_are_boxes_and_no_warning(tmp_path: Path) -> None:
+    names = ["\u732b", "\U0001f408", "cat"]
+    assert save_figure(contact_sheet(PICTURES, names, [0.1, 0.5, 0.9]), tmp_path / "sheet.png").stat().st_size > 1000
 
 
 def test_the_picture_is_drawn(tmp_path: Path) -> None:

@@ -1,0 +1,280 @@
+"""`fewmatch plane`: the picture of one episode."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import options, output
+from cli.data import EncodingChoice, LabelledData, encoder_json, encoder_words, is_store, read_base, read_table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fewshot import EpisodePlane, FeatureTable
+
+#: Ways where neither --ways nor --classes says it: the most that a plane shows exactly.
+WAYS = 3
+#: Thumbnails are shrunk to this many pixels on their long side as soon as they are read.
+THUMBNAIL = 400
+
+
+def plane(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Class folders, a CSV list with labels, a feature store, or an .npz with features and labels.",
+        ),
+    ],
+    encoder: options.Encoder = None,
+    out: options.FigureOut = None,
+    ways: Annotated[int | None, typer.Option("--ways", help=f"Classes in the episode; by default {WAYS}.")] = None,
+    shots: Annotated[int, typer.Option("--shots", help="Supports per class.")] = 5,
+    queries: Annotated[int, typer.Option("--queries", help="Queries per class.")] = 5,
+    classes: Annotated[
+        str | None, typer.Option("--classes", metavar="A,B…", help="These classes instead of drawn ones.")
+    ] = None,
+    center: options.Center = "support",
+    base: options.Base = None,
+    metric: options.Metric = "euclidean",
+    prenormalize: options.Prenormalize = False,
+    seed: options.Seed = 0,
+    no_thumbnails: Annotated[bool, typer.Option("--no-thumbnails", help="Draw points only, no images.")] = False,
+    overwrite: options.Overwrite = False,
+    size: options.Size = None,
+    device: options.Device = "auto",
+    dtype: options.Dtype = None,
+    no_cache: options.NoCache = False,
+    trust_digest: options.TrustDigest = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    debug: options.Debug = False,
+) -> None:
+    """Draw one episode in the plane of its class means: which query is near which class, and which went wrong.
+
+    With three classes the plane is exact: the nearest class mean in the picture is the nearest one in all dimensions.
+    """
+    from encoders import InputError
+    from fewshot import episode_plane, sample_episodes
+    from fewshot.centering import check_base, check_center
+    from figures import plane_figure, save_figure, telling_images
+    from figures.telling import explain
+
+    if out is None and not json:
+        raise InputError("nothing to write: give -o FILE for the picture, or --json")
+    output.check_figure(out, overwrite)
+    check_base(check_center(center), base is not None)
+    wanted = None if classes is None else _class_list(classes, ways)
+    choice = EncodingChoice(encoder, device, dtype, size, not no_cache, trust_digest)
+    labelled = read_table(data, choice)
+    if not json:
+        output.list_skipped(labelled.skipped)
+    chosen, rows = labelled.table, list(range(len(labelled.table.labels)))
+    if wanted is not None:
+        chosen, rows = _only(chosen, wanted)
+    drawn = sample_episodes(
+        chosen.labels,
+        ways=len(wanted) if wanted is not None else WAYS if ways is None else ways,
+        shots=shots,
+        queries=queries,
+        episodes=1,
+        seed=seed,
+        class_names=chosen.class_names,
+    )
+    result = episode_plane(
+        chosen.features,
+        chosen.labels,
+        drawn,
+        center=center,
+        base=read_base(base, choice.like(labelled.key) if labelled.key else choice),
+        metric=metric,
+        prenormalize=prenormalize,
+    )
+    names = [chosen.class_names[i] for i in drawn.classes[0]]
+    images = _Images(data, labelled)
+    support, query = (
+        [[rows[row] for row in of_class] for of_class in part[0]] for part in (drawn.support, drawn.query)
+    )
+    if out is not None:
+        thumbnails = {}
+        for image in [] if no_thumbnails else telling_images(result):
+            picture = images.picture((support if image.role == "support" else query)[image.way][image.number])
+            if picture is not None:
+                thumbnails[image] = picture
+        figure = plane_figure(
+            result,
+            [output.printable(name) for name in names],
+            thumbnails=thumbnails,
+            title=output.printable(
+                f"{labelled.table.name}: one episode, {result.ways} ways, {shots} shot{'s' * (shots > 1)}, "
+                f"{queries} {'query' if queries == 1 else 'queries'} per class"
+            ),
+            note=output.printable(
+                f"{encoder_words(labelled.key)}; centre {center}{' (uses the queries as a set)' if result.transductive else ''}, "
+                f"{metric}{', prenormalised' if prenormalize else ''}; seed {seed}; probabilities: softmax of "
+                f"−{result.temperature:g}·distance²."
+            ),
+        )
+        save_figure(figure, out)
+        output.note(f"wrote {output.printable(out)}")
+    if json:
+        output.emit_json(
+            output.document(
+                encoder=encoder_json(labelled.key),
+                dataset=labelled.table.describe(),
+                seed=seed,
+                method="ncm",
+                center=center,
+                transductive=result.transductive,
+                metric=metric,
+                prenormalize=prenormalize,
+                ways=result.ways,
+                shots=result.shots,
+                queries_per_class=result.queries,
+                exact=result.exact,
+                shown=result.shown,
+                temperature=result.temperature,
+                accuracy=result.accuracy,
+                classes=names,
+                **_places(result, names, support, query, images),
+                skipped=output.skipped_json(labelled.skipped),
+                figure=None if out is None else os.fspath(out),
+            )
+        )
+    else:
+        table = labelled.table
+        output.emit_table(
+            f"{table.name}: {len(table.labels):,} images, {len(table.class_names)} classes; {encoder_words(labelled.key)}",
+            (("class", "left"), ("right", "right"), ("wrong: taken for", "left")),
+            [
+                (name, f"{given.count(way)} of {len(given)}", _mistakes(given, way, names))
+                for way, (name, given) in enumerate(zip(names, result.predicted.tolist(), strict=True))
+            ],
+            f"{explain(result)} Centre {center}, {metric}, seed {seed}"
+            + (" (transductive: uses the queries as a set)" if result.transductive else ""),
+        )
+    if labelled.skipped:
+        raise typer.Exit(3)
+
+
+def _class_list(classes: str, ways: int | None) -> list[str]:
+    from encoders import InputError
+
+    wanted = [name.strip() for name in classes.split(",")]
+    twice = next((name for name in wanted if wanted.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"--classes names {twice or 'an empty class'} twice: name each class once")
+    if len(wanted) < 2:
+        raise InputError(f"expected two classes or more in --classes, got {classes}: separate them by commas")
+    if ways is not None and ways != len(wanted):
+        raise InputError(f"--ways {ways} contradicts the {len(wanted)} classes of --classes: leave --ways out")
+    return wanted
+
+
+def _only(table: FeatureTable, wanted: list[str]) -> tuple[FeatureTable, list[int]]:
+    """The part of a table with these classes, and its rows in the whole."""
+    import numpy as np
+
+    from encoders import InputError
+
+    for name in wanted:
+        if name not in table.class_names:
+            near = difflib.get_close_matches(name, table.class_names, n=3, cutoff=0.0)
+            raise InputError(f"no class called {name} in {table.name}: the nearest are {', '.join(near)}")
+    kept = sorted(table.class_names.index(name) for name in wanted)
+    rows = np.flatnonzero(np.isin(table.labels, kept))
+    part = replace(
+        table,
+        features=table.features[rows],
+        labels=np.searchsorted(kept, table.labels[rows]),
+        class_names=[table.class_names[i] for i in kept],
+    )
+    return part, rows.tolist()
+
+
+class _Images:
+    """The images behind the rows of a table: their names in results, and their pixels."""
+
+    def __init__(self, data: Path, labelled: LabelledData) -> None:
+        self._files = labelled.images
+        self._root = os.path.abspath(data if data.is_dir() else data.parent)
+        self._stored: dict[Path, dict[str, Any]] = {}
+        if is_store(data):
+            from encoders import FeatureStore
+
+            self._stored = {Path(row["root"]) / row["path"]: row for row in FeatureStore.open(data).images}
+
+    def name(self, row: int) -> str | None:
+        """The path as `fewmatch encode` lists it; None where there are no images."""
+        if self._files is None:
+            return None
+        file = self._files[row]
+        return self._stored[file]["path"] if self._stored else Path(os.path.relpath(file, self._root)).as_posix()
+
+    def picture(self, row: int) -> np.ndarray | None:
+        """(h, w, 3) uint8 RGB, shrunk; None where there is no image, with a note where it is gone or changed."""
+        import cv2
+
+        from encoders import ImageError, read_image
+
+        if self._files is None:
+            return None
+        file = self._files[row]
+        try:
+            image = read_image(file)
+        except ImageError as error:  # a store may have been carried away from its images
+            output.note(f"no thumbnail: {output.printable(file)}: {error}")
+            return None
+        if self._stored and image.sha256 != self._stored[file]["sha256"]:
+            output.note(f"no thumbnail: {output.printable(file)}: changed since it was encoded")
+            return None
+        height, width = image.rgb.shape[:2]
+        share = THUMBNAIL / max(height, width)
+        if share >= 1:
+            return image.rgb
+        shape = max(1, round(width * share)), max(1, round(height * share))
+        return cv2.resize(image.rgb, shape, interpolation=cv2.INTER_AREA)
+
+
+def _places(
+    result: EpisodePlane, names: list[str], support: list[list[int]], query: list[list[int]], images: _Images
+) -> dict[str, Any]:
+    """`means`, `supports` and `queries` of the JSON."""
+
+    def place(xy: np.ndarray) -> dict[str, float]:
+        return {"x": float(xy[0]), "y": float(xy[1])}
+
+    def by_class(values: np.ndarray) -> dict[str, float]:
+        return {name: float(value) for name, value in zip(names, values, strict=True)}
+
+    return {
+        "means": [{"label": name} | place(xy) for name, xy in zip(names, result.means, strict=True)],
+        "supports": [
+            {"path": images.name(row), "row": row, "label": name} | place(result.support[way, i])
+            for way, name in enumerate(names)
+            for i, row in enumerate(support[way])
+        ],
+        "queries": [
+            {"path": images.name(row), "row": row, "label": name, "predicted": names[result.predicted[way, i]]}
+            | place(result.query[way, i])
+            | {
+                "distances": by_class(result.distances[way, i]),
+                "probabilities": by_class(result.probabilities[way, i]),
+            }
+            for way, name in enumerate(names)
+            for i, row in enumerate(query[way])
+        ],
+    }
+
+
+def _mistakes(given: list[int], way: int, names: list[str]) -> str:
+    """`dog (2), horse`: what queries of a class were taken for, most frequent first."""
+    counts = Counter(other for other in given if other != way)
+    return ", ".join(f"{names[other]} ({count})" if count > 1 else names[other] for other, count in counts.most_common())

@@ -1,0 +1,361 @@
+"""Mutual nearest neighbours against their definition, with ties, masks and any blocks; what is refused; and how much memory it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import matching.nearest as nearest
+from encoders import InputError
+from matching import mutual_nearest
+
+Result = tuple[np.ndarray, np.ndarray, np.ndarray]
+PROPERTY = settings(deadline=None, database=None, max_examples=120)
+
+
+def naive(a: np.ndarray, b: np.ndarray, valid_a: Any = None, valid_b: Any = None) -> list[tuple[int, int, float]]:
+    """The definition, pair by pair in float64: `max` keeps the first of equal ones."""
+    products = np.array([[sum(x * y for x, y in zip(u, v, strict=True)) for v in b.tolist()] for u in a.tolist()])
+    rows = [i for i in range(len(a)) if valid_a is None or valid_a[i]]
+    columns = [j for j in range(len(b)) if valid_b is None or valid_b[j]]
+    if not rows or not columns:
+        return []
+    best_column = {i: max(columns, key=lambda j: products[i, j]) for i in rows}
+    best_row = {j: max(rows, key=lambda i: products[i, j]) for j in columns}
+    return [(i, j, products[i, j]) for i, j in best_column.items() if best_row[j] == i]
+
+
+def triples(result: Result) -> list[tuple[int, int, float]]:
+    index_a, index_b, score = result
+    assert index_a.dtype == index_b.dtype == np.int64 and index_a.shape == index_b.shape == score.shape
+    return list(zip(index_a.tolist(), index_b.tolist(), score.tolist(), strict=True))
+
+
+def dyadic(n: int, d: int, seed: int, most: int = 2) -> np.ndarray:
+    """Quarters of small integers: float32 products are exact, ties and duplicates are many."""
+    return np.random.default_rng(seed).integers(-most, most + 1, (n, d)) / 4
+
+
+def unit(n: int, d: int, seed: int) -> np.ndarray:
+    x = np.random.default_rng(seed).standard_normal((n, d))
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+@contextlib.contextmanager
+def way(name: str) -> Iterator[None]:
+    """Small inputs on one of the ways that large ones take."""
+    threads = torch.get_num_threads()
+    with contextlib.ExitStack() as stack:
+        stack.callback(torch.set_num_threads, threads)
+        torch.set_num_threads({"one thread": 1, "two threads": 2, "three threads": 3, "accelerator": 1}[name])
+        stack.enter_context(mock.patch.object(nearest, "_WORTH_THREADS", 0))
+        if name == "accelerator":
+            stack.enter_context(mock.patch.object(nearest, "_LARGER", 1))
+            stack.enter_context(mock.patch.object(nearest, "_search_cpu", nearest._search_torch))
+        yield
+
+
+WAYS = ["one thread", "two threads", "three threads", "accelerator"]
+SIZES = st.one_of(st.integers(1, 4), st.integers(1, 30))
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The definition
+
+
+@pytest.mark.parametrize("name", WAYS)
+@PROPERTY
+@given(SIZES, SIZES, st.integers(1, 5), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32), st.booleans())
+@example(30, 30, 1, 7, 3, 0, True)
+@example(1, 30, 3, 1, 1, 1, False)
+@example(29, 1, 2, 40, 40, 2, False)
+def test_it_is_the_definition_whatever_the_blocks(
+    name: str, n: int, m: int, d: int, height: int, width: int, seed: int, masked: bool
+) -> None:
+    a, b = dyadic(n, d, seed), dyadic(m, d, seed + 1)
+    rng = np.random.default_rng(seed)
+    valid = (rng.random(n) < 0.7, rng.random(m) < 0.7) if masked else (None, None)
+    with way(name):
+        got = mutual_nearest(
+            a.astype(np.float32), b.astype(np.float32), valid_a=valid[0], valid_b=valid[1], block=(height, width)
+        )
+    assert triples(got) == naive(a, b, *valid)
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_all_ways_through_the_default_blocks_are_one(name: str) -> None:
+    """Larger than a block in both directions, with hundreds of ties for every vector."""
+    a, b = dyadic(2500, 4, 0, most=4), dyadic(3700, 4, 1, most=4)
+    products = a @ b.T
+    best_column, best_row = products.argmax(axis=1), products.argmax(axis=0)
+    mutual = np.flatnonzero(best_row[best_column] == np.arange(2500))
+    with way(name):
+        index_a, index_b, score = mutual_nearest(a.astype(np.float32), b.astype(np.float32))
+    assert len(mutual) > 10 and np.array_equal(index_a, mutual)
+    assert np.array_equal(index_b, best_column[mutual]) and np.array_equal(score, products[mutual, best_column[mutual]])
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(("n", "m", "d"), [(300, 400, 8), (257, 129, 64), (1100, 1600, 5)])
+def test_random_vectors_agree_but_for_rounding(name: str, n: int, m: int, d: int) -> None:
+    a, b = unit(n, d, n), unit(m, d, m)
+    products = a @ b.T
+    best_column, best_row = products.argmax(axis=1), products.argmax(axis=0)
+    by_row, by_column = np.sort(products, axis=1), np.sort(products, axis=0)
+    close_rows = set(np.flatnonzero(by_row[:, -1] - by_row[:, -2] < 1e-6))
+    close_columns = set(np.flatnonzero(by_column[-1] - by_column[-2] < 1e-6))
+    wanted = {(i, int(j)) for i, j in enumerate(best_column) if best_row[j] == i}
+    with way(name):
+        index_a, index_b, score = mutual_nearest(a.astype(np.float32), b.astype(np.float32), block=(200, 300))
+    got = set(zip(index_a.tolist(), index_b.tolist(), strict=True))
+    unlike = [
+        (i, j)
+        for i, j in got ^ wanted
+        if i not in close_rows and j not in close_columns and int(best_column[i]) not in close_columns
+    ]
+    assert not unlike and len(got & wanted) > 20 and len(got ^ wanted) <= 0.01 * len(wanted)
+    np.testing.assert_allclose(score, products[index_a, index_b], atol=1e-6)
+
+
+def test_of_duplicates_the_first_ones_match() -> None:
+    a, b = np.repeat(np.eye(3, dtype=np.float32), 4, axis=0), np.repeat(np.eye(3, dtype=np.float32)[::-1], 5, axis=0)
+    assert triples(mutual_nearest(a, b)) == [(0, 10, 1.0), (4, 5, 1.0), (8, 0, 1.0)]
+
+
+def test_a_set_against_itself_matches_row_by_row() -> None:
+    a = unit(500, 16, 0).astype(np.float32)
+    index_a, index_b, score = mutual_nearest(a, a)
+    assert np.array_equal(index_a, np.arange(500)) and np.array_equal(index_b, np.arange(500))
+    np.testing.assert_allclose(score, 1, atol=1e-6)
+
+
+def test_long_vectors_attract_because_nothing_is_normalised() -> None:
+    a, b = np.array([[1.0, 0.0], [4.0, 1.0]], np.float32), np.array([[1.0, 0.0], [2.0, 0.0]], np.float32)
+    assert triples(mutual_nearest(a, b)) == [(1, 1, 8.0)]
+
+
+def test_products_may_all_be_negative() -> None:
+    a, b = np.array([[1.0], [2.0]], np.float32), np.array([[-1.0], [-3.0]], np.float32)
+    assert triples(mutual_nearest(a, b)) == [(0, 0, -1.0)]
+
+
+@pytest.mark.parametrize("name", WAYS)
+@pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0)])
+def test_where_there_is_nothing_nothing_matches(name: str, n: int, m: int) -> None:
+    with way(name):
+        for kind in (np.float32, np.float64):
+            result = mutual_nearest(np.ones((n, 2), kind), np.ones((m, 2), kind))
+            assert triples(result) == [] and result[2].dtype == kind
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Masks
+
+
+@pytest.mark.parametrize("which", ["valid_a", "valid_b"])
+@pytest.mark.parametrize("kind", [np.asarray, torch.as_tensor])
+def test_no_row_may_match(which: str, kind: Callable[[np.ndarray], Any]) -> None:
+    x = unit(6, 3, 0).astype(np.float32)
+    assert triples(mutual_nearest(x, x, **{which: kind(np.zeros(6, bool))})) == []
+    assert len(mutual_nearest(x, x, **{which: kind(np.ones(6, bool))})[0]) == 6
+
+
+def test_masked_rows_are_as_if_they_were_not_there() -> None:
+    """Neither do they match, nor stand in another's way, nor need they be numbers."""
+    a, b = unit(40, 4, 0).astype(np.float32), unit(50, 4, 1).astype(np.float32)
+    valid_a, valid_b = np.arange(40) % 3 != 0, np.arange(50) % 4 != 1
+    a[~valid_a], b[~valid_b] = 100, np.nan
+    index_a, index_b, score = mutual_nearest(a, b, valid_a=valid_a, valid_b=torch.from_numpy(valid_b))
+    alone = mutual_nearest(a[valid_a], b[valid_b])
+    assert len(score) > 3 and np.array_equal(index_a, np.flatnonzero(valid_a)[alone[0]])
+    assert np.array_equal(index_b, np.flatnonzero(valid_b)[alone[1]]) and np.array_equal(score, alone[2])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What may be given
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("other", [torch.float16, torch.float32, torch.float64])
+def test_every_precision(dtype: torch.dtype, other: torch.dtype) -> None:
+    a, b = dyadic(20, 3, 0), dyadic(30, 3, 1)
+    got = mutual_nearest(torch.from_numpy(a).to(dtype), torch.from_numpy(b).to(other))
+    assert triples(got) == naive(a, b)
+    assert got[2].dtype == (np.float64 if dtype == other == torch.float64 else np.float32)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_arrays_and_tensors(dtype: type) -> None:
+    a, b = dyadic(20, 3, 2).astype(dtype), dyadic(30, 3, 3).astype(dtype)
+    wanted = naive(a.astype(np.float64), b.astype(np.float64))
+    for first, second in [(a, b), (torch.from_numpy(a), torch.from_numpy(b)), (a, torch.from_numpy(b))]:
+        assert triples(mutual_nearest(first, second)) == wanted
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_two_doubles_are_compared_as_doubles(name: str) -> None:
+    a, b = np.array([[1.0]]), np.array([[1.0], [1.0 + 1e-12]])
+    with way(name):
+        assert triples(mutual_nearest(a, b)) == [(0, 1, 1.0 + 1e-12)]
+        assert triples(mutual_nearest(a, b.astype(np.float32))) == [(0, 0, 1.0)]
+
+
+VIEWS: dict[str, Callable[[np.ndarray], Any]] = {
+    "reversed": lambda x: x[::-1].copy()[::-1],
+    "columns reversed": lambda x: x[:, ::-1].copy()[:, ::-1],
+    "every other": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "transposed": lambda x: np.asfortranarray(x),
+    "wider": lambda x: np.hstack([x, x])[:, : x.shape[1]],
+    "transposed tensor": lambda x: torch.from_numpy(np.ascontiguousarray(x.T)).T,
+    "tensor with steps": lambda x: torch.from_numpy(np.repeat(x, 3, axis=1))[:, ::3],
+    "with gradient": lambda x: torch.from_numpy(x.copy()).requires_grad_(),
+    "inferred": lambda x: inferred(x),
+}
+
+
+def inferred(x: np.ndarray) -> torch.Tensor:
+    with torch.inference_mode():
+        return torch.from_numpy(x.copy()) * 1
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("name", ["two threads", "accelerator"])
+def test_views_of_all_kinds(view: str, name: str) -> None:
+    a, b = dyadic(20, 4, 4).astype(np.float32), dyadic(30, 4, 5).astype(np.float32)
+    wanted = naive(a.astype(np.float64), b.astype(np.float64))
+    with way(name):
+        assert triples(mutual_nearest(VIEWS[view](a), VIEWS[view](b), block=(6, 7))) == wanted
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_given_stays_as_it_is(dtype: type) -> None:
+    a, b = unit(30, 4, 0).astype(dtype), unit(40, 4, 1).astype(dtype)
+    valid_a, valid_b = np.arange(30) % 3 > 0, np.arange(40) % 5 > 0
+    given = [a, b, valid_a, valid_b]
+    copies = [x.copy() for x in given]
+    first = mutual_nearest(a, b, valid_a=valid_a, valid_b=valid_b)
+    assert all(np.array_equal(x, y) for x, y in zip(given, copies, strict=True))
+    for x in given:
+        x.flags.writeable = False
+    second = mutual_nearest(a, b, valid_a=valid_a, valid_b=valid_b)
+    assert triples(first) == triples(second)
+
+
+def test_the_threads_are_as_before() -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with mock.patch.object(nearest, "_WORTH_THREADS", 0):
+            mutual_nearest(np.ones((5, 2), np.float32), np.ones((5, 2), np.float32))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# What is refused
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the shape checks of the tests, as users have it."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e20])
+@pytest.mark.parametrize("which", [0, 1])
+def test_what_is_not_finite_is_refused_by_its_row(value: float, which: int) -> None:
+    x = [np.ones((7, 3), np.float32), np.ones((9, 3), np.float32)]
+    x[which][5, 1] = value
+    with pytest.raises(InputError, match=f"vector 5 of {'ab'[which]} is not finite, or too long"):
+        mutual_nearest(x[0], x[1])
+    valid = [np.arange(len(part)) > 2 for part in x]
+    with pytest.raises(InputError, match=f"vector 5 of {'ab'[which]} is not finite"):
+        mutual_nearest(x[0], x[1], valid_a=valid[0], valid_b=valid[1])
+
+
+def test_doubles_may_be_longer_than_floats() -> None:
+    a = np.array([[1e20, 0.0], [0.0, 1e20]])
+    assert triples(mutual_nearest(a, a)) == [(0, 0, 1e40), (1, 1, 1e40)]
+    with pytest.raises(InputError, match="vector 0 of a is not finite, or too long"):
+        mutual_nearest(a, a.astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("shape_a", "shape_b"), [((3, 2), (3, 4)), ((3,), (3, 2)), ((3, 2), (2,)), ((1, 3, 2), (3, 2)), ((3, 0), (3, 0))]
+)
+def test_shapes_that_do_not_fit_are_refused(
+    unchecked: None, shape_a: tuple[int, ...], shape_b: tuple[int, ...]
+) -> None:
+    with pytest.raises(InputError, match=r"expected vectors of shape \(N, D\) and \(M, D\), got \(") as caught:
+        mutual_nearest(np.ones(shape_a, np.float32), np.ones(shape_b, np.float32))
+    assert str(shape_a) in str(caught.value) and str(shape_b) in str(caught.value)
+
+
+@pytest.mark.parametrize("which", ["valid_a", "valid_b"])
+@pytest.mark.parametrize("mask", [np.ones(4, bool), np.ones(3, int), np.ones((3, 1), bool), np.ones(3, np.uint8)])
+def test_masks_that_do_not_fit_are_refused(unchecked: None, which: str, mask: np.ndarray) -> None:
+    x = np.ones((3, 2), np.float32)
+    with pytest.raises(InputError, match=f"expected {which} of 3 booleans, got "):
+        mutual_nearest(x, x, **{which: mask})
+
+
+@pytest.mark.parametrize("block", [(0, 5), (5, 0), (-1, 5)])
+def test_blocks_of_nothing_are_refused(block: tuple[int, int]) -> None:
+    x = np.ones((3, 2), np.float32)
+    with pytest.raises(InputError, match="expected blocks of 1 or more rows and columns"):
+        mutual_nearest(x, x, block=block)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Memory
+
+
+class Largest(TorchDispatchMode):
+    """The most bytes of any tensor that an operation of this thread gives."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for x in result if isinstance(result, list | tuple) else [result]:
+            if isinstance(x, torch.Tensor):
+                self.bytes = max(self.bytes, x.untyped_storage().nbytes())
+        return result
+
+
+@pytest.mark.parametrize("name", ["one thread", "accelerator"])
+def test_memory_does_not_grow_with_the_product_of_the_sizes(name: str) -> None:
+    peaks = {}
+    for n in (600, 2400):
+        a, b = (torch.from_numpy(unit(n, 4, seed)).float() for seed in (0, 1))
+        with way(name), Largest() as largest:
+            tracemalloc.start()
+            mutual_nearest(a, b, block=(100, 150))
+            arrays = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+        assert largest.bytes >= 100 * 150 * 4
+        assert largest.bytes <= max(100 * 150 * 8, n * 4 * 4)  # a block of products or of places, or an input
+        peaks[n] = arrays
+    assert 2400 * 8 * 2 < peaks[2400] < 2400 * 2400 / 4  # one boolean for each pair would be 2400 * 2400
+    assert peaks[2400] < 4 * peaks[600]
+
+
+@given(st.integers(1, 10_000), st.integers(1, 3000))
+@settings(deadline=None, database=None)
+def test_blocks_are_even_and_no_more_than_needed(length: int, most: int) -> None:
+    part = nearest._even(length, most)
+    assert 1 <= part <= most and math.ceil(length / part) == math.ceil(length / most)
+    assert part == 1 or math.ceil(length / (part - 1)) > math.ceil(length / most)
