@@ -57,6 +57,10 @@ def classify(
     ] = None,
     overwrite: options.Overwrite = False,
     size: options.Size = None,
+    layer: options.Layer = None,
+    raw: options.Raw = False,
+    facet: options.Facet = "token",
+    stride: options.Stride = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     no_cache: options.NoCache = False,
@@ -78,7 +82,9 @@ def classify(
         raise InputError(f"expected --top of 1 or more, got {top}")
     output.check_target(out, overwrite)
     output.check_figure(figure, overwrite)
-    choice = EncodingChoice(encoder, device, dtype, size, not no_cache, trust_digest)
+    choice = EncodingChoice(
+        encoder, device, dtype, size, not no_cache, trust_digest, layer=layer, raw=raw, facet=facet, stride=stride
+    )
     for path in (support, *query, *(more or [])):
         if is_store(path):  # what a store was made with goes for the images as well
             choice = choice.like(FeatureStore.open(path).key)

@@ -17,7 +17,7 @@ from cli.options import DEFAULT_ENCODER
 if TYPE_CHECKING:
     import numpy as np
 
-    from encoders import FeatureStore, Frame, FrozenEncoder
+    from encoders import FeatureStore, Frame, FrozenEncoder, TappedEncoder
     from fewshot import FeatureTable
 
 
@@ -32,45 +32,66 @@ class EncodingChoice:
     cache: bool = True
     trust_digest: bool = False
     resize: str | None = None
+    layer: str | None = None
+    raw: bool = False
+    facet: str = "token"
+    stride: int | None = None
     said: EncodingChoice | None = None  # before `like` filled in what the user left open
 
     @cached_property
-    def loaded(self) -> FrozenEncoder:
-        """The encoder, loaded once."""
-        from encoders import load
+    def loaded(self) -> FrozenEncoder | TappedEncoder:
+        """The encoder with the output that is asked for, loaded once."""
+        from encoders import load, tapped
 
         name = self.encoder or DEFAULT_ENCODER
         with shown(name) as (note, progress):
-            return load(
+            encoder = load(
                 name,
                 device=self.device,
                 dtype=self.dtype or "auto",
                 trust_digest=self.trust_digest,
+                stride=self.stride,
                 note=note,
                 progress=progress,
             )
+        return tapped(encoder, self.layer or "last", raw=self.raw, facet=self.facet)
 
     def like(self, key: dict[str, Any]) -> EncodingChoice:
-        """The same with a store's encoder, dtype and size wherever the user said nothing."""
+        """The same with a store's encoder, output, dtype and size wherever the user said nothing."""
+        from encoders.taps import read_tap
+
         facts = key["encoder"]
+        name, _, stride = facts["name"].partition("_stride")
+        tap = read_tap(key["layer"])
+        told = self.layer is not None or self.raw or self.facet != "token"
         return replace(
             self,
-            encoder=self.encoder or facts["name"],
+            encoder=self.encoder or name,
             dtype=self.dtype or facts["dtype"],
             size=self.size or key["preprocessing"].get("crop"),
+            stride=self.stride or (int(stride) if stride else None),
+            layer=self.layer if told or tap.layers is None else "+".join(map(str, tap.layers)),
+            raw=self.raw if told else not tap.norm,
+            facet=self.facet if told else tap.facet,
             said=self.said or self,
         )
 
     def check(self, key: dict[str, Any], path: Path) -> None:
         """Refuse a store that was made with something else than what the user asks for."""
         from encoders import InputError
+        from encoders.taps import read_tap
 
-        facts, said = key["encoder"], self.said or self
+        facts, said, tap = key["encoder"], self.said or self, read_tap(key["layer"])
+        name, _, stride = facts["name"].partition("_stride")
         for option, asked, got in (
-            ("--encoder", said.encoder, facts["name"]),
+            ("--encoder", said.encoder, name),
             ("--dtype", None if said.dtype == "auto" else said.dtype, facts["dtype"]),
             ("--size", said.size, key["preprocessing"].get("crop", key["preprocessing"].get("dense"))),
             ("--resize", said.resize, key["preprocessing"]["rule"]),
+            ("--stride", said.stride, int(stride) if stride else facts["patch_size"]),
+            ("--layer", said.layer, "last" if tap.layers is None else "+".join(map(str, tap.layers))),
+            ("--raw", said.raw or None, not tap.norm),
+            ("--facet", None if said.facet == "token" else said.facet, tap.facet),
         ):
             if asked is not None and got not in (asked, Path(str(asked)).stem, Path(str(asked)).name):
                 raise InputError(
@@ -304,4 +325,5 @@ def encoder_words(key: dict[str, Any] | None) -> str:
     if facts is None:
         return "given features"
     rule = facts.get("resize", "keep")
-    return f"{facts['name']} at {facts['size']} px{'' if rule == 'keep' else f' ({rule})'}, {facts['dtype']}"
+    layer = "" if facts["layer"] == "last" else f", layer {facts['layer']}"
+    return f"{facts['name']} at {facts['size']} px{'' if rule == 'keep' else f' ({rule})'}{layer}, {facts['dtype']}"

@@ -26,6 +26,10 @@ def encode(
         str, typer.Option("--shard", metavar="I/N", help="Do part I of N; the last to finish completes the store.")
     ] = "1/1",
     size: options.Size = None,
+    layer: options.Layer = None,
+    raw: options.Raw = False,
+    facet: options.Facet = "token",
+    stride: options.Stride = None,
     resize: options.Resize = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -47,7 +51,9 @@ def encode(
     parts = re.fullmatch(r"(\d+)/(\d+)", shard)
     if not parts:
         raise InputError(f"no part {shard}: expected I/N such as 1/4")
-    choice = EncodingChoice(encoder, device, dtype, size, trust_digest=trust_digest)
+    choice = EncodingChoice(
+        encoder, device, dtype, size, trust_digest=trust_digest, layer=layer, raw=raw, facet=facet, stride=stride
+    )
     rule = resize or "keep"
     if keep == "patches":
         plan = plan_encoding(images, choice.loaded, keep=keep, size=size, resize=rule)

@@ -36,6 +36,10 @@ def episodes(
     prenormalize: options.Prenormalize = False,
     seed: options.Seed = 0,
     size: options.Size = None,
+    layer: options.Layer = None,
+    raw: options.Raw = False,
+    facet: options.Facet = "token",
+    stride: options.Stride = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     no_cache: options.NoCache = False,
@@ -59,7 +63,9 @@ def episodes(
         raise InputError("--center base needs --base DATA, the images or features whose mean is subtracted")
     if base is not None and "base" not in modes:
         raise InputError(f"--base is used with --center base only, not with {center}")
-    choice = EncodingChoice(encoder, device, dtype, size, not no_cache, trust_digest)
+    choice = EncodingChoice(
+        encoder, device, dtype, size, not no_cache, trust_digest, layer=layer, raw=raw, facet=facet, stride=stride
+    )
     labelled = read_table(data, choice)
     table, key, skipped = labelled.table, labelled.key, labelled.skipped
     base_features = read_base(base, choice.like(key) if key else choice)

@@ -32,6 +32,10 @@ def match(
     ] = 80,
     overwrite: options.Overwrite = False,
     size: options.Size = None,
+    layer: options.Layer = None,
+    raw: options.Raw = False,
+    facet: options.Facet = "token",
+    stride: options.Stride = None,
     resize: options.Resize = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -52,7 +56,19 @@ def match(
     if lines < 0:
         raise InputError(f"expected --lines of 0 or more, got {lines}")
     output.check_figure(out, overwrite)
-    choice = EncodingChoice(encoder, device, dtype, size, not no_cache, trust_digest, resize)
+    choice = EncodingChoice(
+        encoder,
+        device,
+        dtype,
+        size,
+        not no_cache,
+        trust_digest,
+        resize,
+        layer=layer,
+        raw=raw,
+        facet=facet,
+        stride=stride,
+    )
     with open_maps(images, choice) as maps:
         if not json:
             output.list_skipped(maps.skipped)

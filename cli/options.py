@@ -63,6 +63,30 @@ Resize = Annotated[
         "the default), crop (central square), pad (long side to it, padded to a square) or squash (to a square).",
     ),
 ]
+Layer = Annotated[
+    str | None,
+    typer.Option(
+        "--layer",
+        metavar="LAYER",
+        help="Blocks to take features from: last (the default), 8 or -4 (counted from 0, or from the end), last4, or 3,7,11; "
+        "several are put side by side.",
+    ),
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Features of the layer before the final norm.")]
+Facet = Annotated[
+    Literal["token", "key", "query", "value"],
+    typer.Option(
+        "--facet", help="The layer's output, or the keys, queries or values of its attention (vision transformers)."
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        "--stride",
+        metavar="PIXELS",
+        help="Pixels from one patch to the next; less than the patch size gives denser patches that overlap, and takes longer.",
+    ),
+]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same episodes.")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Quiet = Annotated[bool, typer.Option("--quiet", callback=_set_quiet, help="No progress bars and notes.")]

@@ -49,6 +49,10 @@ def plane(
     no_thumbnails: Annotated[bool, typer.Option("--no-thumbnails", help="Draw points only, no images.")] = False,
     overwrite: options.Overwrite = False,
     size: options.Size = None,
+    layer: options.Layer = None,
+    raw: options.Raw = False,
+    facet: options.Facet = "token",
+    stride: options.Stride = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     no_cache: options.NoCache = False,
@@ -72,7 +76,9 @@ def plane(
     output.check_figure(out, overwrite)
     check_base(check_center(center), base is not None)
     wanted = None if classes is None else _class_list(classes, ways)
-    choice = EncodingChoice(encoder, device, dtype, size, not no_cache, trust_digest)
+    choice = EncodingChoice(
+        encoder, device, dtype, size, not no_cache, trust_digest, layer=layer, raw=raw, facet=facet, stride=stride
+    )
     labelled = read_table(data, choice)
     if not json:
         output.list_skipped(labelled.skipped)
@@ -277,4 +283,6 @@ def _places(
 def _mistakes(given: list[int], way: int, names: list[str]) -> str:
     """`dog (2), horse`: what queries of a class were taken for, most frequent first."""
     counts = Counter(other for other in given if other != way)
-    return ", ".join(f"{names[other]} ({count})" if count > 1 else names[other] for other, count in counts.most_common())
+    return ", ".join(
+        f"{names[other]} ({count})" if count > 1 else names[other] for other, count in counts.most_common()
+    )

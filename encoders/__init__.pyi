@@ -33,6 +33,8 @@ from .loading import from_state_dict as from_state_dict
 from .loading import load as load
 from .preprocessing import Preprocessing as Preprocessing
 from .store import FeatureStore as FeatureStore
+from .taps import TappedEncoder as TappedEncoder
+from .taps import tapped as tapped
 
 __all__ = [
     "Checkpoint",
@@ -48,6 +50,7 @@ __all__ = [
     "OutputExistsError",
     "Preprocessing",
     "StoreDamagedError",
+    "TappedEncoder",
     "WeightsMissingError",
     "WeightsRefusedError",
     "checkpoints",
@@ -56,4 +59,5 @@ __all__ = [
     "list_images",
     "load",
     "read_image",
+    "tapped",
 ]

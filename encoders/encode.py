@@ -23,7 +23,7 @@ from encoders.features import Encoder, Features
 from encoders.frame import Frame, resample
 from encoders.images import decode, read_bytes
 from encoders.listing import ListedImage
-from encoders.plan import EncodingPlan, cache_folder, plan_encoding
+from encoders.plan import EncodingPlan, cache_folder, plan_encoding, stride_of
 from encoders.store import (
     SHARD_NAME,
     FeatureStore,
@@ -356,7 +356,8 @@ def _forward(
     vectors = vectors.to("cpu", torch.float32, copy=True)
     if plan.keep == "global":
         return vectors, None
-    grid = (pixels.shape[1] // plan.encoder.patch_size, pixels.shape[2] // plan.encoder.patch_size)
+    patch, stride = plan.encoder.patch_size, stride_of(plan.encoder)
+    grid = ((pixels.shape[1] - patch) // stride + 1, (pixels.shape[2] - patch) // stride + 1)
     patches = _checked(plan, "a feature map", features.feature_map, len(pixels), *grid, plan.encoder.embed_dim)
     patches = patches.flatten(1, 2).to("cpu", torch.float16, copy=True)
     if not bool(torch.isfinite(patches).all()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -141,10 +142,7 @@ def dense_frame(width: int, height: int, *, size: int, patch: int) -> Frame:
     factor = size / min(width, height)
     rows = max(1, math.floor(height * factor / patch + 0.5))
     columns = max(1, math.floor(width * factor / patch + 0.5))
-    if rows * columns > MAX_PATCHES:
-        raise ImageError(
-            "too-elongated", f"{width}×{height} px would make {rows * columns:,} patches (at most {MAX_PATCHES:,})"
-        )
+    _check_patches(width, height, rows, columns)
     return Frame(
         width=width,
         height=height,
@@ -172,6 +170,29 @@ def padded_frame(width: int, height: int, *, size: int, patch: int) -> Frame:
         scale=(columns * patch / width, rows * patch / height),
         offset=(float(-((across - columns) // 2) * patch), float(-((across - rows) // 2) * patch)),
     )
+
+
+def with_stride(frame: Frame, stride: int) -> Frame:
+    """The frame of the same pixels with patches that begin every `stride` pixels and so overlap (Amir et al. 2021).
+
+    What is left over at the right and at the bottom, less than a stride, is not seen.
+
+    Raises:
+        ImageError: reason `too-elongated`, where that makes more than `MAX_PATCHES` patches.
+    """
+    if stride == frame.stride:
+        return frame
+    height, width = frame.input_size
+    rows, columns = (height - frame.patch) // stride + 1, (width - frame.patch) // stride + 1
+    _check_patches(frame.width, frame.height, rows, columns)
+    return dataclasses.replace(frame, grid=(rows, columns), stride=stride)
+
+
+def _check_patches(width: int, height: int, rows: int, columns: int) -> None:
+    if rows * columns > MAX_PATCHES:
+        raise ImageError(
+            "too-elongated", f"{width}×{height} px would make {rows * columns:,} patches (at most {MAX_PATCHES:,})"
+        )
 
 
 def resized_frame(width: int, height: int, *, size: int, patch: int, rule: ResizeRule) -> Frame:

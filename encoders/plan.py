@@ -15,7 +15,7 @@ import torch
 from encoders.devices import dtype_name
 from encoders.errors import InputError
 from encoders.features import Encoder
-from encoders.frame import RESIZE_RULES, Frame, ResizeRule, crop_frame, resized_frame
+from encoders.frame import RESIZE_RULES, Frame, ResizeRule, crop_frame, resized_frame, with_stride
 from encoders.images import DECODER_VERSION
 from encoders.listing import ListedImage, list_images
 from encoders.places import feature_cache
@@ -49,7 +49,7 @@ class EncodingPlan:
         return {
             "encoder": encoder_facts(self.encoder),
             "keep": self.keep,
-            "layer": "last",
+            "layer": getattr(self.encoder, "layer", "last"),
             "preprocessing": self._preparation(),
             "decoder": DECODER_VERSION,
         }
@@ -76,8 +76,10 @@ class EncodingPlan:
         """How an image of this size goes into the encoder."""
         p, patch = self.preprocessing, self.encoder.patch_size
         if self.keep == "patches":
-            return resized_frame(width, height, size=p.dense, patch=patch, rule=self.resize)
-        return crop_frame(width, height, resize=p.resize, crop=p.crop, patch=patch)
+            frame = resized_frame(width, height, size=p.dense, patch=patch, rule=self.resize)
+        else:
+            frame = crop_frame(width, height, resize=p.resize, crop=p.crop, patch=patch)
+        return with_stride(frame, stride_of(self.encoder))
 
     @property
     def fill(self) -> tuple[int, int, int]:
@@ -91,8 +93,7 @@ class EncodingPlan:
         if self.keep == "global":
             return len(self.images) * vector
         return len(self.images) * (
-            vector
-            + 2 * self.encoder.embed_dim * _dense_patches(self.preprocessing, self.encoder.patch_size, self.resize)
+            vector + 2 * self.encoder.embed_dim * _dense_patches(self.preprocessing, self.encoder, self.resize)
         )
 
 
@@ -134,7 +135,7 @@ def plan_encoding(
     if shard_images is None:
         shard_images = SHARD_IMAGES
         if keep == "patches":
-            per_image = 2 * encoder.embed_dim * _dense_patches(preprocessing, encoder.patch_size, rule)
+            per_image = 2 * encoder.embed_dim * _dense_patches(preprocessing, encoder, rule)
             shard_images = max(1, min(SHARD_IMAGES, SHARD_BYTES // per_image))
     return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images, rule)
 
@@ -183,7 +184,15 @@ def file_identity(path: Path) -> tuple[int, int]:
     return information.st_size, information.st_mtime_ns
 
 
-def _dense_patches(preprocessing: Preprocessing, patch: int, rule: ResizeRule) -> int:
+def stride_of(encoder: Encoder) -> int:
+    """Pixels from one patch of an encoder to the next: its patch size, unless it says otherwise."""
+    return int(getattr(encoder, "stride", None) or encoder.patch_size)
+
+
+def _dense_patches(preprocessing: Preprocessing, encoder: Encoder, rule: ResizeRule) -> int:
     """Patches of a 4:3 photo under a resize rule: all but `keep` make squares."""
+    patch, stride = encoder.patch_size, stride_of(encoder)
     rows = preprocessing.dense // patch
-    return rows * (round(rows * 4 / 3) if rule == "keep" else rows)
+    columns = round(rows * 4 / 3) if rule == "keep" else rows
+    down, across = (((count - 1) * patch) // stride + 1 for count in (rows, columns))
+    return down * across

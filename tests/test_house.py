@@ -77,6 +77,7 @@ PUBLIC = {
         "OutputExistsError",
         "Preprocessing",
         "StoreDamagedError",
+        "TappedEncoder",
         "WeightsMissingError",
         "WeightsRefusedError",
         "checkpoints",
@@ -85,6 +86,7 @@ PUBLIC = {
         "list_images",
         "load",
         "read_image",
+        "tapped",
     ],
     "fewshot": [
         "CENTERS",

@@ -201,7 +201,7 @@ def test_other_keys_or_shapes_are_named(change: object, message: str) -> None:
 
 
 def test_unknown_families_and_options_are_named() -> None:
-    with pytest.raises(InputError, match="no family called dinov9: expected one of .*dinov2, dinov2_reg"):
+    with pytest.raises(InputError, match=r"no family called dinov9: expected one of .*dinov2, dinov2_reg"):
         from_state_dict(small_state(), "dinov9", heads=2)
     with pytest.raises(InputError, match="no architecture option head"):
         from_state_dict(small_state(), "dinov2", head=2)
