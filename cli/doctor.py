@@ -76,7 +76,7 @@ def _facts() -> dict[str, Any]:
         "dtype": dtype_name(choose_dtype("auto", device)),
         "threads": torch.get_num_threads(),
         "home": str(fewmatch_home()),
-        "weights": {name: f"{place[0]}: {place[1]}" if place else "absent" for name, place in placed.items()},
+        "weights": {name: f"{place[0]}: {place[1]}" for name, place in placed.items() if place},
     }
 
 
