@@ -88,7 +88,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(a.width, eps=a.eps)
         self.attn = Attention(a, window)
         self.norm2 = nn.LayerNorm(a.width, eps=a.eps)
-        self.mlp = Mlp(a.width, a.hidden_dim, "gelu")
+        self.mlp = Mlp(a.width, a.hidden_dim)
 
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
         y = self.norm1(x)

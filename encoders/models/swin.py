@@ -88,7 +88,7 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim, eps=a.eps)
         self.attn = WindowAttention(dim, heads, window)
         self.norm2 = nn.LayerNorm(dim, eps=a.eps)
-        self.mlp = Mlp(dim, a.ratio * dim, "gelu")
+        self.mlp = Mlp(dim, a.ratio * dim)
 
     def forward(self, x: Float[Tensor, "b h w d"]) -> Float[Tensor, "b h w d"]:
         y = self.attend(self.norm1(x))
