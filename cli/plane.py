@@ -277,4 +277,6 @@ def _places(
 def _mistakes(given: list[int], way: int, names: list[str]) -> str:
     """`dog (2), horse`: what queries of a class were taken for, most frequent first."""
     counts = Counter(other for other in given if other != way)
-    return ", ".join(f"{names[other]} ({count})" if count > 1 else names[other] for other, count in counts.most_common())
+    return ", ".join(
+        f"{names[other]} ({count})" if count > 1 else names[other] for other, count in counts.most_common()
+    )
