@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -242,8 +242,17 @@ class ImageMaps:
 
 
 @contextlib.contextmanager
-def open_maps(paths: Sequence[Path], choice: EncodingChoice, description: str = "encoding") -> Iterator[ImageMaps]:
-    """Feature maps of images (files, folders, lists), or of a store that keeps patches."""
+def open_maps(
+    paths: Sequence[Path],
+    choice: EncodingChoice,
+    description: str = "encoding",
+    *,
+    default_size: Callable[[FrozenEncoder], int | None] | None = None,
+) -> Iterator[ImageMaps]:
+    """Feature maps of images (files, folders, lists), or of a store that keeps patches.
+
+    `default_size` gives the size for images where the user says none; without it, it is the encoder's.
+    """
     from encoders import FeatureStore, InputError, ListedImage, encode_images, list_images
 
     stores = [path for path in paths if is_store(path)]
@@ -271,7 +280,7 @@ def open_maps(paths: Sequence[Path], choice: EncodingChoice, description: str = 
             choice.loaded,
             out=out,
             keep="patches",
-            size=choice.size,
+            size=default_size(choice.loaded) if choice.size is None and default_size else choice.size,
             resize=choice.resize or "keep",
             progress=update,
         )

@@ -229,7 +229,7 @@ def _match(steps: _Steps, name: str, pair: tuple[Path, Path]) -> tuple[np.ndarra
 
 
 def _maps(steps: _Steps, pictures: Pictures) -> Section:
-    command: list[str | Path] = ["pca", *pictures.photos, "-e", "mini", "--size", "256"]
+    command: list[str | Path] = ["pca", *pictures.photos, "-e", "mini"]
     steps.run(*command, "-o", steps.results / "pca.png")
     steps.save_json("pca.json", *command)
     return steps.section(

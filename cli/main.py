@@ -10,7 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import classify, demo, doctor, download, encode, encoders_command, episodes, match, options, output, plane
+from cli import (
+    classify,
+    demo,
+    doctor,
+    download,
+    encode,
+    encoders_command,
+    episodes,
+    match,
+    options,
+    output,
+    pca,
+    plane,
+)
 
 app = typer.Typer(
     name="fewmatch",
@@ -46,6 +59,7 @@ app.command("episodes")(episodes.episodes)
 app.command("classify")(classify.classify)
 app.command("plane")(plane.plane)
 app.command("match")(match.match)
+app.command("pca")(pca.pca)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)
 
