@@ -17,7 +17,7 @@ from cli.options import DEFAULT_ENCODER
 if TYPE_CHECKING:
     import numpy as np
 
-    from encoders import FeatureStore, Frame, FrozenEncoder, TappedEncoder
+    from encoders import Encoder, FeatureStore, Frame, FrozenEncoder, TappedEncoder
     from fewshot import FeatureTable
 
 
@@ -247,7 +247,7 @@ def open_maps(
     choice: EncodingChoice,
     description: str = "encoding",
     *,
-    default_size: Callable[[FrozenEncoder], int | None] | None = None,
+    default_size: Callable[[Encoder], int | None] | None = None,
 ) -> Iterator[ImageMaps]:
     """Feature maps of images (files, folders, lists), or of a store that keeps patches.
 

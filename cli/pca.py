@@ -13,7 +13,7 @@ from cli.data import EncodingChoice, ImageMaps, encoder_json, encoder_words, ope
 if TYPE_CHECKING:
     import numpy as np
 
-    from encoders import FrozenEncoder
+    from encoders import Encoder
     from matching import PatchPCA
     from matching.pca import PCACenter
 
@@ -148,7 +148,7 @@ def pca(
             raise typer.Exit(3)
 
 
-def _display_size(encoder: FrozenEncoder) -> int | None:
+def _display_size(encoder: Encoder) -> int | None:
     """The encoder's own size, or a larger one that makes a map with enough patches to see something."""
     size = min(PATCHES, PIXELS // encoder.patch_size) * encoder.patch_size
     return size if size > encoder.preprocessing.dense else None
