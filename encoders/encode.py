@@ -342,8 +342,39 @@ def _prepare(
     return row | {"status": "ok", "reason": None, "frame": frame.to_json()}, pixels
 
 
-@torch.no_grad()
 def _forward(
+    plan: EncodingPlan, pixels: UInt8[np.ndarray, "b h w 3"]
+) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b p d"] | None]:
+    """`_encode` a batch, in halves where the memory does not hold it whole; no image is lost for that.
+
+    Raises:
+        FewmatchError: a single image does not fit.
+    """
+    try:
+        return _encode(plan, pixels)
+    except RuntimeError as error:
+        if not _is_out_of_memory(error):
+            raise
+        if len(pixels) == 1:
+            raise FewmatchError(
+                f"not enough memory to encode one image at {pixels.shape[2]}×{pixels.shape[1]} px: use a smaller --size"
+            ) from error
+    # Outside of the handler, whose traceback would hold on to the memory that is missing.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    middle = len(pixels) // 2
+    (vectors, patches), (more_vectors, more_patches) = _forward(plan, pixels[:middle]), _forward(plan, pixels[middle:])
+    joined = torch.cat([patches, more_patches]) if patches is not None and more_patches is not None else None
+    return torch.cat([vectors, more_vectors]), joined
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """On an accelerator a class of its own, on a CPU only words."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+@torch.no_grad()
+def _encode(
     plan: EncodingPlan, pixels: UInt8[np.ndarray, "b h w 3"]
 ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b p d"] | None]:
     """The vectors of a batch as float32 and, where they are kept, its patches as float16: copies, in main memory."""

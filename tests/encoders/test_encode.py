@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -959,3 +959,54 @@ def test_a_finished_store_on_a_read_only_disk_can_be_used_and_not_changed(
         with pytest.raises(FewmatchError, match=r"cannot be written .Read-only file system.: what is done is kept"):
             counted(pictures, out)
     assert FeatureStore.open(tmp_path / "store") == first
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Memory that does not suffice
+
+
+class SmallMemory(PatchLocalEncoder):
+    """Takes only so many images at a time, and counts how often it was asked for more."""
+
+    def __init__(self, most: int, error: type[Exception], message: str) -> None:
+        super().__init__()
+        self.most, self.error, self.message, self.refused = most, error, message, 0
+
+    def __call__(self, images: torch.Tensor) -> Features:
+        if len(images) > self.most:
+            self.refused += 1
+            raise self.error(self.message)
+        return super().__call__(images)
+
+
+OUT_OF_MEMORY = [
+    (torch.cuda.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB"),
+    (
+        RuntimeError,
+        "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate",
+    ),
+]
+
+
+@pytest.mark.parametrize(("error", "message"), OUT_OF_MEMORY, ids=["accelerator", "CPU"])
+@pytest.mark.parametrize("keep", ["global", "patches"])
+def test_batches_are_halved_until_they_fit(
+    pictures: Path, error: type[Exception], message: str, keep: Literal["global", "patches"]
+) -> None:
+    small = SmallMemory(1, error, message)
+    halved = encode_images([pictures], small, keep=keep)
+    assert small.refused > 0 and len(halved) == 8 and not halved.skipped
+    whole = encode_images([pictures], PatchLocalEncoder(), keep=keep, out=pictures.parent / "whole")
+    assert np.array_equal(halved.global_repr(), whole.global_repr())
+    if keep == "patches":
+        assert all(np.array_equal(halved.feature_map(i), whole.feature_map(i)) for i in range(8))
+
+
+def test_an_image_that_does_not_fit_alone_is_a_clear_error(pictures: Path) -> None:
+    with pytest.raises(FewmatchError, match="not enough memory to encode one image at 16×16 px: use a smaller --size"):
+        encode_images([pictures], SmallMemory(0, *OUT_OF_MEMORY[0]))
+
+
+def test_other_errors_are_not_taken_for_it(pictures: Path) -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        encode_images([pictures], SmallMemory(0, RuntimeError, "mat1 and mat2 shapes cannot be multiplied"))
