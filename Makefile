@@ -25,6 +25,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/pip install -q --no-deps -c constraints.txt easyfsl kornia kornia_rs
 	$(BIN)/python benchmarks/episodes.py
 	$(BIN)/python benchmarks/nearest_neighbours.py
+	$(BIN)/python benchmarks/encoder_speed.py
 
 clean:
 	rm -rf $(VENV) $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis
