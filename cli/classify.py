@@ -14,7 +14,16 @@ from typing import IO, Annotated, Any
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice, encoder_json, encoder_words, is_store, open_features, read_base, read_table
+from cli.data import (
+    EncodingChoice,
+    encoder_json,
+    encoder_words,
+    is_store,
+    open_features,
+    picture_of,
+    read_base,
+    read_table,
+)
 
 #: Above these, results are written as they come and only the likeliest classes are shown.
 STREAM_QUERIES = 1_000
@@ -138,7 +147,7 @@ def classify(
         results: list[dict[str, Any]] = []
         skipped: list[dict[str, Any]] = []
         counts: Counter[str] = Counter()
-        doubtful: list[tuple[float, int, Path, str]] = []
+        doubtful: list[tuple[float, int, dict[str, Any], str]] = []
         for rows, vectors in _portions(source.portions, whole=center in TRANSDUCTIVE):
             for row, result in zip(
                 rows, _label(rows, labeller.probabilities(vectors), labeller.class_names, listed), strict=True
@@ -151,7 +160,7 @@ def classify(
                         entry = (
                             -result["probability"],
                             -counts.total(),
-                            Path(row["root"]) / row["path"],
+                            row,
                             result["label"],
                         )
                         (heapq.heappush if len(doubtful) < SHEET_IMAGES else heapq.heappushpop)(doubtful, entry)
@@ -256,17 +265,15 @@ class _CsvWriter:
         self._writer.writerow([result["path"], result["label"], f"{result['probability']:.6f}", "", *more])
 
 
-def _draw(doubtful: list[tuple[float, int, Path, str]], count: int, path: Path) -> None:
-    from encoders import ImageError, read_image
+def _draw(doubtful: list[tuple[float, int, dict[str, Any], str]], count: int, path: Path) -> None:
     from figures import contact_sheet, save_figure
 
     pictures, labels, probabilities = [], [], []
-    for negative, _, image, label in sorted(doubtful, reverse=True):
-        try:
-            pictures.append(read_image(image).rgb)
-        except ImageError as error:  # a store may have been carried away from its images
-            output.note(f"not drawn: {output.printable(image)}: {error}")
+    for negative, _, row, label in sorted(doubtful, key=lambda entry: entry[:2], reverse=True):
+        picture = picture_of(row)
+        if picture is None:
             continue
+        pictures.append(picture)
         labels.append(output.printable(label))
         probabilities.append(-negative)
     if pictures:

@@ -61,15 +61,14 @@ class EncodingChoice:
         from encoders.taps import read_tap
 
         facts = key["encoder"]
-        name, _, stride = facts["name"].partition("_stride")
         tap = read_tap(key["layer"])
         told = self.layer is not None or self.raw or self.facet != "token"
         return replace(
             self,
-            encoder=self.encoder or name,
+            encoder=self.encoder or facts["name"],
             dtype=self.dtype or facts["dtype"],
             size=self.size or key["preprocessing"].get("crop"),
-            stride=self.stride or (int(stride) if stride else None),
+            stride=self.stride or facts.get("stride"),
             layer=self.layer if told or tap.layers is None else "+".join(map(str, tap.layers)),
             raw=self.raw if told else not tap.norm,
             facet=self.facet if told else tap.facet,
@@ -82,13 +81,12 @@ class EncodingChoice:
         from encoders.taps import read_tap
 
         facts, said, tap = key["encoder"], self.said or self, read_tap(key["layer"])
-        name, _, stride = facts["name"].partition("_stride")
         for option, asked, got in (
-            ("--encoder", said.encoder, name),
+            ("--encoder", said.encoder, facts["name"]),
             ("--dtype", None if said.dtype == "auto" else said.dtype, facts["dtype"]),
             ("--size", said.size, key["preprocessing"].get("crop", key["preprocessing"].get("dense"))),
             ("--resize", said.resize, key["preprocessing"]["rule"]),
-            ("--stride", said.stride, int(stride) if stride else facts["patch_size"]),
+            ("--stride", said.stride, facts.get("stride", facts["patch_size"])),
             ("--layer", said.layer, "last" if tap.layers is None else "+".join(map(str, tap.layers))),
             ("--raw", said.raw or None, not tap.norm),
             ("--facet", None if said.facet == "token" else said.facet, tap.facet),
@@ -106,6 +104,27 @@ class FeatureSource:
     key: dict[str, Any]
     count: int
     portions: Iterator[tuple[list[dict[str, Any]], np.ndarray]]
+
+
+def image_file(row: dict[str, Any]) -> Path:
+    """The file that a manifest line is of; it may be gone since."""
+    return Path(str(row["root"]), str(row["path"]))
+
+
+def picture_of(row: dict[str, Any], file: Path | None = None) -> np.ndarray | None:
+    """(H, W, 3) uint8 RGB of a manifest line; None, with a note, where the image is gone or no longer the one that was encoded."""
+    from encoders import ImageError, read_image
+
+    file = file or image_file(row)
+    try:
+        image = read_image(file)
+    except ImageError as error:  # a store may have been carried away from its images
+        output.note(f"not drawn: {output.printable(file)}: {error}")
+        return None
+    if image.sha256 != row["sha256"]:
+        output.note(f"not drawn: {output.printable(file)}: changed since it was encoded")
+        return None
+    return image.rgb
 
 
 def is_store(path: Path) -> bool:
@@ -160,13 +179,13 @@ class LabelledData:
     """A labelled table and where it comes from.
 
     key: what encoded it, None for an .npz. skipped: manifest lines of the images that could not be used.
-    images: the file behind each row of the table (it may be gone since), None for an .npz.
+    rows: the manifest line behind each row of the table, None for an .npz.
     """
 
     table: FeatureTable
     key: dict[str, Any] | None
     skipped: list[dict[str, Any]]
-    images: list[Path] | None
+    rows: list[dict[str, Any]] | None
 
 
 def read_table(data: Path, choice: EncodingChoice) -> LabelledData:
@@ -197,8 +216,7 @@ def read_table(data: Path, choice: EncodingChoice) -> LabelledData:
         [usable[i]["path"] for i in labelled],
         data.resolve().name,
     )
-    images = [Path(usable[i]["root"]) / usable[i]["path"] for i in labelled]
-    return LabelledData(table, key, skipped, images)
+    return LabelledData(table, key, skipped, [usable[i] for i in labelled])
 
 
 @dataclass(frozen=True)
@@ -227,18 +245,8 @@ class ImageMaps:
         return self._store.feature_map(self._place[index])
 
     def picture(self, index: int) -> np.ndarray | None:
-        """(H, W, 3) uint8 RGB; None, with a note, where the image is gone or no longer the one that was encoded."""
-        from encoders import ImageError, read_image
-
-        try:
-            image = read_image(self.files[index])
-        except ImageError as error:
-            output.note(f"not drawn: {output.printable(self.files[index])}: {error}")
-            return None
-        if image.sha256 != self.rows[index]["sha256"]:
-            output.note(f"not drawn: {output.printable(self.files[index])}: changed since it was encoded")
-            return None
-        return image.rgb
+        """The image itself; see `picture_of`."""
+        return picture_of(self.rows[index], self.files[index])
 
 
 @contextlib.contextmanager
@@ -263,7 +271,7 @@ def open_maps(
         choice.check(store.key, stores[0])
         if store.key["keep"] != "patches":
             raise InputError(f"the store {stores[0]} keeps one vector per image: encode with --keep patches")
-        files = [Path(row["root"]) / row["path"] for row in store.images]
+        files = [image_file(row) for row in store.images]
         yield ImageMaps(store.key, store.images, files, store.skipped, store, list(range(len(store))))
         return
     named: list[tuple[str, Path]] = []
@@ -319,13 +327,17 @@ def encoder_json(key: dict[str, Any] | None) -> dict[str, Any] | None:
     if key is None:
         return None
     facts, preprocessing = key["encoder"], key["preprocessing"]
-    return {
-        "name": facts["name"],
-        "digest": facts["digest"],
-        "dtype": facts["dtype"],
-        "size": preprocessing.get("crop", preprocessing.get("dense")),
-        "layer": key["layer"],
-    } | ({"resize": preprocessing["rule"]} if key["keep"] == "patches" else {})
+    return (
+        {
+            "name": facts["name"],
+            "digest": facts["digest"],
+            "dtype": facts["dtype"],
+            "size": preprocessing.get("crop", preprocessing.get("dense")),
+            "layer": key["layer"],
+        }
+        | ({"resize": preprocessing["rule"]} if key["keep"] == "patches" else {})
+        | ({"stride": facts["stride"]} if "stride" in facts else {})
+    )
 
 
 def encoder_words(key: dict[str, Any] | None) -> str:
@@ -335,4 +347,5 @@ def encoder_words(key: dict[str, Any] | None) -> str:
         return "given features"
     rule = facts.get("resize", "keep")
     layer = "" if facts["layer"] == "last" else f", layer {facts['layer']}"
+    layer += f", stride {facts['stride']}" if "stride" in facts else ""
     return f"{facts['name']} at {facts['size']} px{'' if rule == 'keep' else f' ({rule})'}{layer}, {facts['dtype']}"

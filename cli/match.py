@@ -130,6 +130,7 @@ def match(
 def _draw(maps: ImageMaps, found: list[Matches], lines: int, out: Path) -> None:
     from encoders import InputError
     from figures import MatchedPair, match_figure, save_figure
+    from figures.lettering import cut
 
     if len(found) > FIGURE_PAIRS:
         output.note(f"the figure shows the first {FIGURE_PAIRS} of {len(found)} pairs")
@@ -141,7 +142,7 @@ def _draw(maps: ImageMaps, found: list[Matches], lines: int, out: Path) -> None:
             continue
         drawn = f", {lines} of them drawn" if lines < len(matches) else ""
         caption = (
-            f"{maps.files[0].name} – {maps.files[b].name}: {len(matches):,} mutual nearest patches{drawn}; "
+            f"{cut(maps.files[0].name, 40)} – {cut(maps.files[b].name, 40)}: {len(matches):,} mutual nearest patches{drawn}; "
             f"confidence {matches.confidence:.2f}; {encoder_words(maps.key)}"
         )
         pairs.append(MatchedPair(pictures[0], picture, matches, lines, output.printable(caption)))

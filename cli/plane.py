@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice, LabelledData, encoder_json, encoder_words, is_store, read_base, read_table
+from cli.data import EncodingChoice, encoder_json, encoder_words, picture_of, read_base, read_table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,16 +104,17 @@ def plane(
         prenormalize=prenormalize,
     )
     names = [chosen.class_names[i] for i in drawn.classes[0]]
-    images = _Images(data, labelled)
     support, query = (
         [[rows[row] for row in of_class] for of_class in part[0]] for part in (drawn.support, drawn.query)
     )
     if out is not None:
         thumbnails = {}
-        for image in [] if no_thumbnails else telling_images(result):
-            picture = images.picture((support if image.role == "support" else query)[image.way][image.number])
-            if picture is not None:
-                thumbnails[image] = picture
+        if labelled.rows is not None and not no_thumbnails:
+            for image in telling_images(result):
+                row = (support if image.role == "support" else query)[image.way][image.number]
+                picture = picture_of(labelled.rows[row])
+                if picture is not None:
+                    thumbnails[image] = _shrunk(picture)
         figure = plane_figure(
             result,
             [output.printable(name) for name in names],
@@ -149,7 +150,7 @@ def plane(
                 temperature=result.temperature,
                 accuracy=result.accuracy,
                 classes=names,
-                **_places(result, names, support, query, images),
+                **_places(result, names, support, query, labelled.rows),
                 skipped=output.skipped_json(labelled.skipped),
                 figure=None if out is None else os.fspath(out),
             )
@@ -205,54 +206,29 @@ def _only(table: FeatureTable, wanted: list[str]) -> tuple[FeatureTable, list[in
     return part, rows.tolist()
 
 
-class _Images:
-    """The images behind the rows of a table: their names in results, and their pixels."""
+def _shrunk(picture: np.ndarray) -> np.ndarray:
+    """An image no larger than a thumbnail needs."""
+    import cv2
 
-    def __init__(self, data: Path, labelled: LabelledData) -> None:
-        self._files = labelled.images
-        self._root = os.path.abspath(data if data.is_dir() else data.parent)
-        self._stored: dict[Path, dict[str, Any]] = {}
-        if is_store(data):
-            from encoders import FeatureStore
-
-            self._stored = {Path(row["root"]) / row["path"]: row for row in FeatureStore.open(data).images}
-
-    def name(self, row: int) -> str | None:
-        """The path as `fewmatch encode` lists it; None where there are no images."""
-        if self._files is None:
-            return None
-        file = self._files[row]
-        return self._stored[file]["path"] if self._stored else Path(os.path.relpath(file, self._root)).as_posix()
-
-    def picture(self, row: int) -> np.ndarray | None:
-        """(h, w, 3) uint8 RGB, shrunk; None where there is no image, with a note where it is gone or changed."""
-        import cv2
-
-        from encoders import ImageError, read_image
-
-        if self._files is None:
-            return None
-        file = self._files[row]
-        try:
-            image = read_image(file)
-        except ImageError as error:  # a store may have been carried away from its images
-            output.note(f"no thumbnail: {output.printable(file)}: {error}")
-            return None
-        if self._stored and image.sha256 != self._stored[file]["sha256"]:
-            output.note(f"no thumbnail: {output.printable(file)}: changed since it was encoded")
-            return None
-        height, width = image.rgb.shape[:2]
-        share = THUMBNAIL / max(height, width)
-        if share >= 1:
-            return image.rgb
-        shape = max(1, round(width * share)), max(1, round(height * share))
-        return cv2.resize(image.rgb, shape, interpolation=cv2.INTER_AREA)
+    height, width = picture.shape[:2]
+    share = THUMBNAIL / max(height, width)
+    if share >= 1:
+        return picture
+    shape = max(1, round(width * share)), max(1, round(height * share))
+    return cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
 
 
 def _places(
-    result: EpisodePlane, names: list[str], support: list[list[int]], query: list[list[int]], images: _Images
+    result: EpisodePlane,
+    names: list[str],
+    support: list[list[int]],
+    query: list[list[int]],
+    rows: list[dict[str, Any]] | None,
 ) -> dict[str, Any]:
-    """`means`, `supports` and `queries` of the JSON."""
+    """`means`, `supports` and `queries` of the JSON; `path` is null where features came without images."""
+
+    def path(row: int) -> str | None:
+        return None if rows is None else str(rows[row]["path"])
 
     def place(xy: np.ndarray) -> dict[str, float]:
         return {"x": float(xy[0]), "y": float(xy[1])}
@@ -263,12 +239,12 @@ def _places(
     return {
         "means": [{"label": name} | place(xy) for name, xy in zip(names, result.means, strict=True)],
         "supports": [
-            {"path": images.name(row), "row": row, "label": name} | place(result.support[way, i])
+            {"path": path(row), "row": row, "label": name} | place(result.support[way, i])
             for way, name in enumerate(names)
             for i, row in enumerate(support[way])
         ],
         "queries": [
-            {"path": images.name(row), "row": row, "label": name, "predicted": names[result.predicted[way, i]]}
+            {"path": path(row), "row": row, "label": name, "predicted": names[result.predicted[way, i]]}
             | place(result.query[way, i])
             | {
                 "distances": by_class(result.distances[way, i]),

@@ -213,7 +213,7 @@ def from_state_dict(
         state: tensors by name; wrappers in front of the names (`module.`, `backbone.`) are taken off.
         family: such as `dinov2` or `dinov2_reg`; None reads it off the keys.
         architecture: fields of `encoders.models.vit.ViTArchitecture` that keys and shapes cannot tell, such as `heads=2`, or that
-            are to be otherwise, such as `stride=4`, which then also stands in the name.
+            are to be otherwise, such as `stride=4`.
 
     Raises:
         InputError: an unknown family, or an architecture option that does not exist.
@@ -228,7 +228,7 @@ def from_state_dict(
     model.take_weights(entries, chosen)
     return FrozenEncoder(
         model,
-        name=(name or rules.name) + _stride_mark(model),
+        name=name or rules.name,
         family=rules.name,
         preprocessing=preprocessing or _fitting(rules.preprocessing, model.patch_size),
         digest=digest or state_digest(entries),
@@ -253,11 +253,6 @@ def _fitting(family: Preprocessing, patch: int) -> Preprocessing:
         return family
     crop, dense = (max(1, round(size / patch)) * patch for size in (family.crop, family.dense))
     return dataclasses.replace(family, resize=round(crop * family.resize / family.crop), crop=crop, dense=dense)
-
-
-def _stride_mark(model: Backbone) -> str:
-    """Features at another stride are others: their encoder needs a name of its own, by which stores and caches tell them apart."""
-    return "" if model.stride in (None, model.patch_size) else f"_stride{model.stride}"
 
 
 def _name_of(path: Path) -> str:

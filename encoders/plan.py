@@ -143,13 +143,15 @@ def plan_encoding(
 def encoder_facts(encoder: Encoder) -> dict[str, Any]:
     """What identifies an encoder in keys and results."""
     dtype = getattr(encoder, "dtype", torch.float32)
+    # Only where patches overlap: other encoders keep the facts, and so the stores, that they always had.
+    stride = {} if stride_of(encoder) == encoder.patch_size else {"stride": stride_of(encoder)}
     return {
         "name": encoder.name,
         "digest": getattr(encoder, "digest", None),
         "dtype": dtype_name(dtype),
         "embed_dim": encoder.embed_dim,
         "patch_size": encoder.patch_size,
-    }
+    } | stride
 
 
 def cache_folder(plan: EncodingPlan) -> Path:

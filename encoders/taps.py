@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -102,8 +101,7 @@ class TappedEncoder:
         self.dtype, self.device = encoder.dtype, encoder.device
         self.family, self.model = encoder.family, encoder.model
         # Widths of blocks may differ (Swin, RegNet): a forward pass on the smallest image tells.
-        side = encoder.preprocessing.crop
-        blank = torch.zeros(1, 3, side, side)
+        blank = torch.zeros(1, 3, encoder.patch_size, encoder.patch_size)
         self.embed_dim = int(self(blank).global_repr.shape[1])
 
     def __call__(self, images: Float[Tensor, "b 3 H W"], /) -> Features:
@@ -130,8 +128,3 @@ def tapped(
     """
     tap = choose_tap(layer, encoder.model.depth, raw=raw, facet=facet)
     return encoder if tap.layers is None else TappedEncoder(encoder, tap)
-
-
-def tap_of(encoder: Any) -> str:
-    """The words of an encoder's tap, `last` for any that says none."""
-    return str(getattr(encoder, "layer", "last"))

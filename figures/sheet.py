@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
+from figures.lettering import cut
 from figures.style import INK, MUTED
 
 # Blue to orange-red passes every common form of colour blindness, and grey prints keep the order.
@@ -75,8 +76,9 @@ def contact_sheet(
         axes.barh(side * 1.045 - 0.5, side, left=-0.5, height=side * 0.05, color="#e6e6e6", zorder=2)
         colour = _DOUBTFUL + (_SURE - _DOUBTFUL) * probability
         axes.barh(side * 1.045 - 0.5, side * probability, left=-0.5, height=side * 0.05, color=tuple(colour), zorder=3)
-        short = label if len(label) <= 12 else label[:11] + "…"
-        axes.text(-0.5, side * 1.11 - 0.5, short, ha="left", va="top", fontsize=9.5, color=INK, parse_math=False)
+        axes.text(
+            -0.5, side * 1.11 - 0.5, cut(label, 12), ha="left", va="top", fontsize=9.5, color=INK, parse_math=False
+        )
         axes.text(side - 0.5, side * 1.11 - 0.5, f"{probability:.2f}", ha="right", va="top", fontsize=8.5, color=MUTED)
     if title:
         figure.text(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -12,7 +13,7 @@ from encoders.errors import InputError
 from encoders.features import Features
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, ABC):
     """What `FrozenEncoder` needs of a network, besides being a `torch.nn.Module` whose forward pass returns `Features`.
 
     embed_dim: D of its features. patch_size: pixels per step of its feature map; heights and widths must be multiples of it.
@@ -27,6 +28,7 @@ class Backbone(nn.Module):
     stride: int | None = None
     facets: tuple[str, ...] = ("token",)
 
+    @abstractmethod
     def intermediate(
         self, images: Float[Tensor, "b 3 H W"], layers: Sequence[int], norm: bool = True, facet: str = "token"
     ) -> list[Features]:
@@ -39,11 +41,10 @@ class Backbone(nn.Module):
             ValueError: a layer that is not there.
             InputError: a facet that this network does not have (see `require_facet`).
         """
-        raise NotImplementedError  # abstract
 
+    @abstractmethod
     def describe(self) -> str:
         """The sizes in a line, for messages."""
-        raise NotImplementedError  # abstract
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the feature map of an image of this size in pixels.

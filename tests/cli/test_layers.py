@@ -56,7 +56,7 @@ def test_every_choice_changes_matches(folder: Path, capsys: pytest.CaptureFixtur
         assert got["encoder"]["layer"] == layer and got["encoder"]["name"] == "mini"
         seen.append(json.dumps(got["pairs"]))
     denser = as_json(command(capsys, *pair, "--stride", 4))
-    assert denser["encoder"]["name"] == "mini_stride4" and denser["images"][0]["grid"] == [15, 21]
+    assert denser["encoder"]["stride"] == 4 and denser["images"][0]["grid"] == [15, 21]
     assert len({*seen, json.dumps(denser["pairs"])}) == len(CHOICES) + 1
 
 
@@ -81,7 +81,7 @@ def test_a_store_remembers_and_decides_for_the_rest(
     store = tmp_path / "store"
     options = ("--layer", "3", "--facet", "key", "--stride", "4")
     made = as_json(command(capsys, "encode", folder, "-o", store, *MINI, *options, "--json"))
-    assert (made["encoder"]["layer"], made["encoder"]["name"]) == ("3, key", "mini_stride4")
+    assert (made["encoder"]["layer"], made["encoder"]["stride"]) == ("3, key", 4)
     by_store = as_json(command(capsys, "classify", "--support", store, "--query", folder / "dark", "--json"))
     by_folder = as_json(
         command(capsys, "classify", "--support", folder, "--query", folder / "dark", *MINI, *options, "--json")
@@ -111,3 +111,20 @@ def test_wrong_use_is_one_line(
 ) -> None:
     got = command(capsys, "match", folder / "dark" / "0.png", folder / "dark" / "1.png", *MINI, *options)
     assert got[0] == 2 and got[1] == "" and message in got[2] and len(got[2].splitlines()) == 1
+
+
+def test_a_weights_file_may_have_any_name(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    from encoders import catalogue
+
+    place = catalogue.find("mini").location()
+    assert place is not None
+    shutil.copy(place[1], tmp_path / "my_stride_4x.safetensors")
+    store = tmp_path / "store"
+    options = ("-e", tmp_path / "my_stride_4x.safetensors", "--size", 64)
+    assert command(capsys, "encode", folder, "-o", store, *options, "--dtype", "float32")[0] == 0
+    got = as_json(
+        command(capsys, "episodes", store, "--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 5, "--json")
+    )
+    assert got["encoder"]["name"] == "my_stride_4x" and "stride" not in got["encoder"]

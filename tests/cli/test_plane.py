@@ -132,14 +132,14 @@ def test_a_store_without_its_images_is_drawn_without_thumbnails(
     common = ("plane", tmp_path / "store", *SMALL, "-o")
     assert fewmatch(capsys, *common, tmp_path / "with.png")[0] == 0
     code, _, err = fewmatch(capsys, *common, tmp_path / "none.png", "--no-thumbnails")
-    assert code == 0 and "no thumbnail" not in err
+    assert code == 0 and "not drawn" not in err
     for path in folder.rglob("*.png"):  # the same name, another picture
         Image.new("RGB", (20, 20), (255, 0, 255)).save(path)
     code, _, err = fewmatch(capsys, *common, tmp_path / "changed.png")
     assert code == 0 and "changed since it was encoded" in err
     shutil.rmtree(folder)
     code, _, err = fewmatch(capsys, *common, tmp_path / "gone.png")
-    assert code == 0 and err.count("no thumbnail: ") >= 3
+    assert code == 0 and err.count("not drawn: ") >= 3
     code, _, err = fewmatch(capsys, *common, tmp_path / "quiet.png", "--quiet")
     assert (code, err) == (0, "")
     with_pictures, none, changed, gone = (pixels(tmp_path / f"{n}.png") for n in ("with", "none", "changed", "gone"))
