@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from encoders.errors import InputError
@@ -143,34 +143,54 @@ def center_episodes(
 
 
 def center_episodes_(
-    support: Float[Tensor, "e s d"], query: Float[Tensor, "e q d"], center: Center, first: int = 0
+    support: Float[Tensor, "e s d"],
+    query: Float[Tensor, "e q d"],
+    center: Center,
+    first: int = 0,
+    real: tuple[Bool[Tensor, "e s"], Bool[Tensor, "e q"]] | None = None,
 ) -> tuple[Float[Tensor, "e s d"], Float[Tensor, "e q d"]]:
     """`center_episodes` in place: over many episodes, fresh memory at every step would cost as much as the arithmetic.
 
-    `first` is the number of the first episode, for the error.
+    Args:
+        first: the number of the first episode, for the error.
+        real: False where a support or a query is padding, which must be zero and stays so; None where all are real.
     """
-    m = support.mean(dim=1, keepdim=True)
-    m_query = m
-    if center == "support+query":
+    s: int | Tensor
+    q: int | Tensor
+    if real is None:
         s, q = support.shape[1], query.shape[1]
-        m = m_query = (m * s + query.sum(dim=1, keepdim=True)) / (s + q)
+        fewest, fewest_queries = s, q
+    else:
+        s, q = (mask.sum(dim=1)[:, None, None].to(support.dtype) for mask in real)
+        fewest, fewest_queries = int(s.min()), int(q.min())
+    total = support.sum(dim=1, keepdim=True)
+    m = m_query = total / s
+    if center == "support+query":
+        m = m_query = (total + query.sum(dim=1, keepdim=True)) / (s + q)
     elif center == "separate":
-        if query.shape[1] == 1:
+        if fewest_queries == 1:
             raise ZeroVectorError(
                 "a single query minus the mean of the queries is zero: `separate` needs two queries or more"
             )
-        m_query = query.mean(dim=1, keepdim=True)
+        m_query = query.sum(dim=1, keepdim=True) / q
     elif center != "support":
         raise ValueError(f"{center} has one mean for all episodes")
-    if center != "support+query" and support.shape[1] == 1:
+    if center != "support+query" and fewest == 1:
         raise ZeroVectorError(
             f"a single support minus the mean of the supports is zero: `{center}` needs two supports or more"
         )
     what = f"(episode, number) centred by {center},"
-    return (
-        unit_(support.sub_(m), torch.linalg.vector_norm(m, dim=-1, keepdim=True), f"support {what}", first),
-        unit_(query.sub_(m_query), torch.linalg.vector_norm(m_query, dim=-1, keepdim=True), f"query {what}", first),
-    )
+    for vectors, mean, name, mask in (
+        (support, m, "support", real and real[0]),
+        (query, m_query, "query", real and real[1]),
+    ):
+        vectors.sub_(mean)
+        if mask is not None:
+            vectors.masked_fill_(~mask[..., None], 1.0)  # any direction will do until padding is zero again
+        unit_(vectors, torch.linalg.vector_norm(mean, dim=-1, keepdim=True), f"{name} {what}", first)
+        if mask is not None:
+            vectors.masked_fill_(~mask[..., None], 0.0)
+    return support, query
 
 
 def _size(x: Float[Tensor, "n d"]) -> Float[Tensor, "n 1"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from encoders.errors import InputError
+from fewshot.batch import EpisodeBatch
 
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -57,17 +58,17 @@ def scores(
     return torch.baddbmm(-(1 + squared)[:, None, :], query, means.transpose(1, 2), alpha=2)
 
 
-def ncm(
-    support: Float[Tensor, "e w k d"], query: Float[Tensor, "e q d"], metric: str = "euclidean"
-) -> Float[Tensor, "e q w"]:
+def ncm(batch: EpisodeBatch, *, metric: str = "euclidean") -> Float[Tensor, "e q w"]:
     """Score every query against the mean of every class.
 
     Args:
-        support: centred unit vectors of e episodes, w classes, k shots.
-        query: centred unit vectors of q queries per episode.
+        batch: episodes; classes may differ in their shots.
         metric: `euclidean` (smallest distance) or `cosine` (largest cosine); they agree for one shot.
 
     Returns:
         (e, q, w) minus the squared distances.
     """
-    return scores(query, class_means(support), metric)
+    support, query = batch.vectors
+    onehot = batch.onehot.to(support.dtype)
+    means = torch.bmm(onehot.transpose(1, 2), support) / batch.shots.to(support.dtype).clamp(min=1)[:, :, None]
+    return scores(query, means, metric)

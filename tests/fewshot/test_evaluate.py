@@ -19,9 +19,9 @@ import naive
 from encoders import InputError
 from fewshot import CENTERS, Episodes, evaluate, sample_episodes
 from fewshot.centering import TRANSDUCTIVE, ZeroVectorError
-from fewshot.evaluation import mean_and_interval
 from fewshot.methods.ncm import METRICS
 from fewshot.methods.ncm_raw import RawNearestMean
+from fewshot.report import mean_and_interval
 
 
 def data(
