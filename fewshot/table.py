@@ -23,7 +23,8 @@ class FeatureTable:
     """A labelled data set as features.
 
     features: (N, D) raw. labels: (N,) indices into class_names. name: for people. digest: SHA-256 of the labels and of what
-    identifies the images (their relative paths; for a bare table the features themselves).
+    identifies the images (their relative paths; for a bare table the features themselves). paths: (N,) relative paths of the images,
+    with forward slashes, or None where the rows are no files.
     """
 
     features: Float[np.ndarray, "N D"]
@@ -31,6 +32,7 @@ class FeatureTable:
     class_names: list[str]
     name: str
     digest: str
+    paths: list[str] | None = None
 
     def describe(self) -> dict[str, Any]:
         """The entry `dataset` of results."""
@@ -44,7 +46,7 @@ def table_of_images(
     class_names, index = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
     content = "".join(f"{path}\t{label}\n" for path, label in zip(paths, labels, strict=True))
     digest = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
-    return FeatureTable(features, index, [str(c) for c in class_names], name, digest)
+    return FeatureTable(features, index, [str(c) for c in class_names], name, digest, list(paths))
 
 
 def read_npz(path: str | os.PathLike[str]) -> FeatureTable:
