@@ -23,6 +23,7 @@ from cli import (
     output,
     pca,
     plane,
+    probe,
 )
 
 app = typer.Typer(
@@ -58,6 +59,7 @@ app.command("encode")(encode.encode)
 app.command("episodes")(episodes.episodes)
 app.command("classify")(classify.classify)
 app.command("plane")(plane.plane)
+app.command("probe")(probe.probe)
 app.command("match")(match.match)
 app.command("pca")(pca.pca)
 app.command("demo")(demo.demo)
