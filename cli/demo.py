@@ -99,13 +99,14 @@ class _Steps:
         command, text = self.said[-1]
         self.said[-1] = command, "\n".join([text, "", *lines])
 
-    def section(self, title: str, text: str, **figures: str) -> Section:
-        """What was run since the last section. `figures` are descriptions by file name without ending."""
+    def section(self, title: str, text: str, pages: dict[str, str] | None = None, **figures: str) -> Section:
+        """What was run since the last section. `pages` are words for links, `figures` descriptions, both by file name without ending."""
         from figures.page.report import Section
 
         commands, self.said = self.said, []
+        links = [(f"{self.results.name}/{name}.html", words) for name, words in (pages or {}).items()]
         shown = [(f"{self.results.name}/{name}.png", description) for name, description in figures.items()]
-        return Section(title, text, commands, shown)
+        return Section(title, text, commands, shown, links)
 
     def _captured(self, words: list[str]) -> str:
         from cli.main import run
@@ -154,10 +155,13 @@ def _labels(steps: _Steps, pictures: Pictures) -> Section:
 def _plane(steps: _Steps) -> Section:
     command: list[str | Path] = ["plane", steps.features / "digits", *["--ways", "3", "--shots", "5", "--queries", "6"]]
     steps.run(*command, "-o", steps.results / "plane.png")
-    steps.save_json("plane.json", *command)
+    steps.save_json("plane.json", *command, "-o", steps.results / "plane.html")
     return steps.section(
         "The plane of an episode",
         "For three classes the span of the class means is a plane, and the decision in it is exactly the decision in all dimensions.",
+        pages={
+            "plane": "The same as a page (-o plane.html): every image at the pointer, other shots and centrings at a click."
+        },
         plane="One task: supports, class means, queries, and the region of each class.",
     )
 

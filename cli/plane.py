@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice, encoder_json, encoder_words, picture_of, read_base, read_table
+from cli.data import EncodingChoice, encoder_json, encoder_words, read_base, read_table
+from cli.plane_drawing import EpisodeDrawing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,8 +22,20 @@ if TYPE_CHECKING:
 
 #: Ways where neither --ways nor --classes says it: the most that a plane shows exactly.
 WAYS = 3
-#: Thumbnails are shrunk to this many pixels on their long side as soon as they are read.
-THUMBNAIL = 400
+#: An image of this type is a page to explore.
+PAGE = ".html"
+#: Of the shots that are drawn, those that the page offers (and all of them).
+PAGE_SHOTS = (1, 2, 3, 5, 10, 20, 50, 100)
+
+PlaneOut = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="Draw the episode there (.png, .svg or .pdf), or as a page to explore in a browser (.html).",
+    ),
+]
 
 
 def plane(
@@ -34,7 +47,7 @@ def plane(
         ),
     ],
     encoder: options.Encoder = None,
-    out: options.FigureOut = None,
+    out: PlaneOut = None,
     ways: Annotated[int | None, typer.Option("--ways", help=f"Classes in the episode; by default {WAYS}.")] = None,
     shots: Annotated[int, typer.Option("--shots", help="Supports per class.")] = 5,
     queries: Annotated[int, typer.Option("--queries", help="Queries per class.")] = 5,
@@ -53,6 +66,8 @@ def plane(
     raw: options.Raw = False,
     facet: options.Facet = "token",
     stride: options.Stride = None,
+    fast_decode: options.FastDecode = False,
+    compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     no_cache: options.NoCache = False,
@@ -63,21 +78,33 @@ def plane(
 ) -> None:
     """Draw one episode in the plane of its class means: which query is near which class, and which went wrong.
 
-    With three classes the plane is exact: the nearest class mean in the picture is the nearest one in all dimensions.
+    With three classes the plane is exact: the nearest class mean in the picture is the nearest one in all dimensions. As .html it is a
+    page that needs no network: point at an image to see it with its distances and probabilities; shots and centring change at a click.
     """
     from encoders import InputError
     from fewshot import episode_plane, sample_episodes
-    from fewshot.centering import check_base, check_center
-    from figures import plane_figure, save_figure, telling_images
+    from fewshot.centering import CENTERS, check_base, check_center
+    from fewshot.plane import episode_planes
     from figures.telling import explain
 
     if out is None and not json:
         raise InputError("nothing to write: give -o FILE for the picture, or --json")
-    output.check_figure(out, overwrite)
+    output.check_figure(out, overwrite, (*output.FIGURES, PAGE))
     check_base(check_center(center), base is not None)
     wanted = None if classes is None else _class_list(classes, ways)
     choice = EncodingChoice(
-        encoder, device, dtype, size, not no_cache, trust_digest, layer=layer, raw=raw, facet=facet, stride=stride
+        encoder,
+        device,
+        dtype,
+        size,
+        not no_cache,
+        trust_digest,
+        layer=layer,
+        raw=raw,
+        facet=facet,
+        stride=stride,
+        fast_decode=fast_decode,
+        compile=compile,
     )
     labelled = read_table(data, choice)
     if not json:
@@ -94,12 +121,13 @@ def plane(
         seed=seed,
         class_names=chosen.class_names,
     )
+    base_features = read_base(base, choice.like(labelled.key) if labelled.key else choice)
     result = episode_plane(
         chosen.features,
         chosen.labels,
         drawn,
         center=center,
-        base=read_base(base, choice.like(labelled.key) if labelled.key else choice),
+        base=base_features,
         metric=metric,
         prenormalize=prenormalize,
     )
@@ -108,29 +136,28 @@ def plane(
         [[rows[row] for row in of_class] for of_class in part[0]] for part in (drawn.support, drawn.query)
     )
     if out is not None:
-        thumbnails = {}
-        if labelled.rows is not None and not no_thumbnails:
-            for image in telling_images(result):
-                row = (support if image.role == "support" else query)[image.way][image.number]
-                picture = picture_of(labelled.rows[row])
-                if picture is not None:
-                    thumbnails[image] = _shrunk(picture)
-        figure = plane_figure(
-            result,
-            [output.printable(name) for name in names],
-            thumbnails=thumbnails,
-            title=output.printable(
-                f"{labelled.table.name}: one episode, {result.ways} ways, {shots} shot{'s' * (shots > 1)}, "
-                f"{queries} {'query' if queries == 1 else 'queries'} per class"
-            ),
-            note=output.printable(
-                f"{encoder_words(labelled.key)}; centre {center}{' (uses the queries as a set)' if result.transductive else ''}, "
-                f"{metric}{', prenormalised' if prenormalize else ''}; seed {seed}; probabilities: softmax of "
-                f"−{result.temperature:g}·distance²."
-            ),
+        drawing = EpisodeDrawing(
+            labelled,
+            names,
+            support,
+            query,
+            pictures=not no_thumbnails,
+            rule=f"{metric}{', prenormalised' if prenormalize else ''}; seed {seed}",
         )
-        save_figure(figure, out)
-        output.note(f"wrote {output.printable(out)}")
+        if out.suffix.lower() == PAGE:
+            planes = episode_planes(
+                chosen.features,
+                chosen.labels,
+                drawn,
+                shots=sorted({*(k for k in PAGE_SHOTS if k < shots), shots}),
+                centers=[mode for mode in CENTERS if mode != "base" or base_features is not None],
+                base=base_features,
+                metric=metric,
+                prenormalize=prenormalize,
+            )
+            drawing.page(planes, (shots, center), out)
+        else:
+            drawing.figure(result, out)
     if json:
         output.emit_json(
             output.document(
@@ -204,18 +231,6 @@ def _only(table: FeatureTable, wanted: list[str]) -> tuple[FeatureTable, list[in
         class_names=[table.class_names[i] for i in kept],
     )
     return part, rows.tolist()
-
-
-def _shrunk(picture: np.ndarray) -> np.ndarray:
-    """An image no larger than a thumbnail needs."""
-    import cv2
-
-    height, width = picture.shape[:2]
-    share = THUMBNAIL / max(height, width)
-    if share >= 1:
-        return picture
-    shape = max(1, round(width * share)), max(1, round(height * share))
-    return cv2.resize(picture, shape, interpolation=cv2.INTER_AREA)
 
 
 def _places(

@@ -46,6 +46,7 @@ class EpisodePlane:
     predicted: (W, Q) the class of each query, 0 to W - 1, decided in all dimensions.
     distances: (W, Q, W) squared distance of each query to each class mean in all dimensions.
     probabilities: (W, Q, W) softmax of -temperature·distances.
+    support_distances: (W, K, W) the same of each support; the mean of its own class holds it.
     rank: how many axes the class means spread over. 2: both. 1: x alone decides; y is the largest remaining spread of supports and
         queries. 0: the means coincide, and neither decides.
     exact: whether the nearest class mean in the plane is the nearest one in all dimensions (always for two and three ways).
@@ -59,6 +60,7 @@ class EpisodePlane:
     predicted: Int[np.ndarray, "W Q"]
     distances: Float[np.ndarray, "W Q W"]
     probabilities: Float[np.ndarray, "W Q W"]
+    support_distances: Float[np.ndarray, "W K W"]
     rank: int
     exact: bool
     shown: float
@@ -88,6 +90,14 @@ class EpisodePlane:
     @property
     def accuracy(self) -> float:
         return float(self.right.mean())
+
+    @property
+    def support_probabilities(self) -> Float[np.ndarray, "W K W"]:
+        """What `probabilities` are for the queries."""
+        weights = np.exp(
+            -self.temperature * (self.support_distances - self.support_distances.min(axis=2, keepdims=True))
+        )
+        return np.asarray(weights / weights.sum(axis=2, keepdims=True))
 
     @property
     def transductive(self) -> bool:
@@ -131,55 +141,137 @@ def episode_plane(
     mode = check_center(center)
     check_metric(metric)
     check_base(mode, base is not None)
+    support, query = _raw(features, labels, episodes, index)
+    base_mean = None if base is None else _base_mean(base, prenormalize)
+    return _plane(support, query, mode, base_mean, metric, prenormalize, index)
+
+
+def episode_planes(
+    features: Float[np.ndarray | Tensor, "N D"],
+    labels: Sequence[object] | np.ndarray,
+    episodes: Episodes,
+    index: int = 0,
+    *,
+    shots: Sequence[int],
+    centers: Sequence[str],
+    base: Float[np.ndarray | Tensor, "B D"] | None = None,
+    metric: str = "euclidean",
+    prenormalize: bool = False,
+) -> dict[tuple[int, str], EpisodePlane | ZeroVectorError]:
+    """One episode under several settings: with the first k supports of each class and the same queries, by each centring.
+
+    Args:
+        shots: the k, each from 1 to the supports that were drawn.
+        centers: modes of centring; `base` is used with the mode `base` only.
+        features, labels, episodes, index, base, metric, prenormalize: as in `episode_plane`.
+
+    Returns:
+        By (k, centring), in the order given: the plane, or why there is none, where a vector is zero after centring.
+
+    Raises:
+        InputError: as `episode_plane`, and for more or fewer shots than were drawn.
+    """
+    modes = [check_center(center) for center in centers]
+    check_metric(metric)
+    for mode in modes:
+        check_base(mode, mode == "base" and base is not None)
+    off = [k for k in shots if not 1 <= k <= episodes.shots]
+    if off:
+        raise InputError(f"expected 1 to {episodes.shots} shots, which were drawn, got {off[0]}")
+    support, query = _raw(features, labels, episodes, index)
+    base_mean = None if base is None else _base_mean(base, prenormalize)
+    planes: dict[tuple[int, str], EpisodePlane | ZeroVectorError] = {}
+    for mode in modes:
+        mean = base_mean if mode == "base" else None
+        for k in shots:
+            try:
+                planes[k, mode] = _plane(support[:, :k], query, mode, mean, metric, prenormalize, index)
+            except ZeroVectorError as error:
+                planes[k, mode] = error
+    return planes
+
+
+def _raw(
+    features: Float[np.ndarray | Tensor, "N D"], labels: Sequence[object] | np.ndarray, episodes: Episodes, index: int
+) -> tuple[Float[Tensor, "w k d"], Float[Tensor, "w q d"]]:
+    """The raw vectors of an episode, supports and queries, in float64."""
     if not 0 <= index < len(episodes):
         raise InputError(f"no episode {index}: expected 0 to {len(episodes) - 1}")
     if not episodes.shots or not episodes.queries:
         raise InputError("expected at least one support and one query per class")
     one = slice(index, index + 1)
+    used = np.concatenate([episodes.support[index], episodes.query[index]], axis=1)
+    if used.min() < 0:
+        raise InputError(
+            f"expected a full episode, got one of rows {used.min()} to {used.max()}: a plane has as many supports, and as many queries, "
+            "of every class"
+        )
     x = as_table(features)
     check_episodes(
         Episodes(episodes.classes[one], episodes.support[one], episodes.query[one]), np.asarray(labels), len(x)
     )
-    ways, shots, queries = episodes.ways, episodes.shots, episodes.queries
-    rows = np.concatenate([episodes.support[index].reshape(-1), episodes.query[index].reshape(-1)])
-    vectors = x[torch.from_numpy(rows.astype(np.int64))].double()
-    s, q = _centered(vectors, ways * shots, mode, base, prenormalize, index)
+    support, query = (
+        x[torch.from_numpy(part[index].astype(np.int64))].double() for part in (episodes.support, episodes.query)
+    )
+    return support, query
+
+
+def _base_mean(base: Float[np.ndarray | Tensor, "B d"], prenormalize: bool) -> Float[Tensor, "d"]:
+    b = as_table(base)
+    return mean_vector(unit(b.double(), what="base vector") if prenormalize else b)
+
+
+def _plane(
+    support: Float[Tensor, "w k d"],
+    query: Float[Tensor, "w q d"],
+    mode: Center,
+    base_mean: Float[Tensor, "b"] | None,
+    metric: str,
+    prenormalize: bool,
+    index: int,
+) -> EpisodePlane:
+    """The plane of raw vectors."""
+    ways, shots, dimensions = support.shape
+    queries = query.shape[1]
+    vectors = torch.cat([support.reshape(-1, dimensions), query.reshape(-1, dimensions)])
+    s, q = _centered(vectors, ways * shots, mode, base_mean, prenormalize, index)
     # The plane must hold the means that the rule compares with.
     means = compared_means(class_means(s.view(1, ways, shots, -1)), metric)
     score = scores(q[None], means, metric)[0]
     plane, rank, spread = _project(means[0].numpy(), torch.cat([s, q]).numpy())
     total = float(np.square(spread).sum())
-    distances = (-score).clamp(min=0).view(ways, queries, ways)
     return EpisodePlane(
         means=plane[:ways],
         support=plane[ways : ways + ways * shots].reshape(ways, shots, 2),
         query=plane[ways + ways * shots :].reshape(ways, queries, 2),
         predicted=score.numpy().argmax(axis=1).reshape(ways, queries),
-        distances=distances.numpy(),
+        distances=_distances(score).view(ways, queries, ways).numpy(),
         probabilities=torch.softmax(TEMPERATURE * score, dim=-1).view(ways, queries, ways).numpy(),
+        support_distances=_distances(scores(s[None], means, metric)[0]).view(ways, shots, ways).numpy(),
         rank=rank,
         exact=bool((spread[2:] <= _NO_SPREAD).all()),
         shown=float(np.square(spread[:2]).sum()) / total if total else 1.0,
-        dimensions=vectors.shape[1],
+        dimensions=dimensions,
         center=mode,
         metric=metric,
         prenormalize=prenormalize,
     )
 
 
+def _distances(score: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
+    """Squared distances from scores; rounding makes none negative, nor -0.0."""
+    return (-score).clamp(min=0) + 0.0
+
+
 def _centered(
     x: Float[Tensor, "n d"],
     supports: int,
     mode: Center,
-    base: Float[np.ndarray | Tensor, "B d2"] | None,
+    base_mean: Float[Tensor, "b"] | None,
     prenormalize: bool,
     index: int,
 ) -> tuple[Float[Tensor, "s d"], Float[Tensor, "q d"]]:
     """The episode's raw vectors, supports first, as centred unit vectors."""
-    base_mean = None
-    if base is not None:
-        b = as_table(base)
-        base_mean = mean_vector(unit(b.double(), what="base vector") if prenormalize else b)
     try:
         if prenormalize:
             x = unit(x, what="feature vector")

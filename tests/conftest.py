@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from browser import Browser, started
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,3 +52,9 @@ def shared_golden() -> Path:
 def shared_data() -> Path:
     """Real images that are not ours to commit, where they are at hand."""
     return _elsewhere("data", "FEWMATCH_TEST_DATA")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium; without one the test is skipped, or fails where FEWMATCH_REQUIRE_BROWSER is 1."""
+    yield from started(tmp_path_factory.mktemp("chromium"))

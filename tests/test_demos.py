@@ -45,7 +45,7 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["drawing", "episodes-digits", "episodes-textures", "labels", "pca", "plane", "portraits", "stereo"]
     figures = ["drawing.png", "labels.png", "pca.png", "plane.png", "portraits.png", "stereo.png"]
     assert sorted(path.name for path in results.iterdir()) == sorted(
-        [f"{name}.json" for name in names] + ["labels.csv", *figures]
+        [f"{name}.json" for name in names] + ["labels.csv", "plane.html", *figures]
     )
     assert all(json.loads((results / f"{name}.json").read_text())["schema"] == 1 for name in names)
     textures = json.loads((results / "episodes-textures.json").read_text())

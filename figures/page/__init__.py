@@ -1,1 +1,1 @@
-"""HTML pages that need no network and no server: the template, and the only place where text becomes HTML."""
+"""HTML pages that need no network and no server: the templates, and the only place where text becomes HTML."""

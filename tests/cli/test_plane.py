@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -200,7 +202,7 @@ def test_chosen_classes_are_drawn_from_their_own_images(table: Path, capsys: pyt
     ("arguments", "message"),
     [
         ((), "give -o FILE for the picture, or --json"),
-        (("-o", "plane.html"), "no figure of type .html"),
+        (("-o", "plane.htm"), "no figure of type .htm: expected a name ending in .png, .svg, .pdf, .html"),
         (("-o", "plane"), "no figure of type plane"),
         (("--json", "--classes", "ant,bea"), "no class called bea in set: the nearest are bee"),
         (("--json", "--classes", "ant,ant"), "names ant twice"),
@@ -242,6 +244,111 @@ def test_overwrite_replaces(table: Path, tmp_path: Path, capsys: pytest.CaptureF
     out.write_bytes(b"mine")
     assert fewmatch(capsys, "plane", table, "-o", out, "--overwrite")[0] == 0
     assert out.read_bytes().startswith(b"%PDF")
+
+
+def embedded(path: Path) -> Any:
+    """The data of a page."""
+    (found,) = re.findall(r'id="data">(.*?)</script>', path.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return json.loads(found)
+
+
+def test_the_page_of_class_folders(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "new" / "plane.html"
+    code, text, err = fewmatch(capsys, "plane", folder, *MINI, *SMALL, "-o", out, "--seed", 4)
+    assert code == 0 and "of 6 queries right. Exact" in text
+    assert f"wrote {out} ({out.stat().st_size / 1000:.1f} kB)" in err
+    got = as_json(fewmatch(capsys, "plane", folder, *MINI, *SMALL, "--seed", 4, "--json"))
+    data = embedded(out)
+    assert data["start"] == {"shots": 2, "center": "support"} and data["shots"] == [1, 2]
+    assert [entry["name"] for entry in data["classes"]] == got["classes"]
+    assert [image["name"] for image in data["images"]] == [i["path"] for i in got["supports"] + got["queries"]]
+    assert {(image["width"], image["height"]) for image in data["images"]} == {(120, 90)}
+    (here,) = (s for s in data["settings"] if s["shots"] == 2 and s["center"] == "support")
+    for i, query in enumerate(got["queries"], start=6):
+        assert here["places"][i] == pytest.approx([query["x"], query["y"]], abs=1e-4)
+        for key in ("distances", "probabilities"):
+            assert [f"{v:.3f}" for v in here[key][i]] == [f"{v:.3f}" for v in query[key].values()]
+    page = out.read_text(encoding="utf-8")
+    assert "<h1>set: one episode, 3 ways, 2 queries per class</h1>" in page
+    assert "mini at 64 px, float32; euclidean; seed 4; probabilities: softmax of −10·distance²." in page
+
+
+def test_every_option_changes_the_page(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def page(*arguments: object) -> Any:
+        out = tmp_path / "plane.html"
+        assert fewmatch(capsys, "plane", table, *arguments, "-o", out, "--overwrite")[0] == 0
+        return embedded(out)
+
+    default = page()
+    assert all("picture" not in image and image["name"].startswith("row ") for image in default["images"])
+    assert default["shots"] == [1, 2, 3, 5] and "base" not in default["centers"]
+    base = ("--center", "base", "--base", table.parent / "base.npz")
+    for change in (
+        ("--seed", 1),
+        ("--ways", 4),
+        ("--queries", 3),
+        ("--metric", "cosine"),
+        ("--prenormalize",),
+        ("--classes", "ant,dog,fox"),
+        base,
+    ):
+        assert page(*change)["settings"] != default["settings"], change
+    assert page("--center", "none")["start"] == {"shots": 5, "center": "none"}
+    assert page("--shots", 12)["shots"] == [1, 2, 3, 5, 10, 12] and page("--shots", 4)["start"]["shots"] == 4
+    based = page(*base)
+    assert based["centers"] == ["none", "base", "support", "support+query", "separate", "feature"]
+    of_base = [s for s in based["settings"] if s["center"] == "base"]
+    assert [s["shots"] for s in of_base] == [1, 2, 3, 5] and of_base[3] != based["settings"][3]
+    assert [s for s in based["settings"] if s["center"] != "base"] == default["settings"]
+    wanted = as_json(fewmatch(capsys, "plane", table, *base, "--json"))
+    assert [q["x"] for q in wanted["queries"]] == pytest.approx([x for x, _ in of_base[3]["places"][15:]], abs=1e-4)
+
+
+def test_the_page_says_where_pictures_are_not_at_hand(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert fewmatch(capsys, "encode", folder, "-o", tmp_path / "store", *MINI)[0] == 0
+    common = ("plane", tmp_path / "store", *SMALL, "-o")
+    assert fewmatch(capsys, *common, tmp_path / "with.html")[0] == 0
+    code, _, err = fewmatch(capsys, *common, tmp_path / "none.html", "--no-thumbnails")
+    assert code == 0 and "not drawn" not in err
+    shutil.rmtree(folder)
+    code, _, err = fewmatch(capsys, *common, tmp_path / "gone.html")
+    assert code == 0 and err.count("not drawn: ") == 12
+    code, out, err = fewmatch(capsys, *common, tmp_path / "quiet.html", "--quiet", "--json")
+    assert (code, err) == (0, "") and json.loads(out)["figure"] == str(tmp_path / "quiet.html")
+    assert all("picture" in image for image in embedded(tmp_path / "with.html")["images"])
+    none, gone = (tmp_path / name for name in ("none.html", "gone.html"))
+    assert not any("picture" in image for image in embedded(none)["images"])
+    assert gone.read_bytes() == none.read_bytes() == (tmp_path / "quiet.html").read_bytes()
+
+
+def test_a_page_is_not_replaced_unasked(table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "Plane.HTML"
+    out.write_bytes(b"mine")
+    code, _, err = fewmatch(capsys, "plane", table, "-o", out)
+    assert code == 5 and "--overwrite" in err and out.read_bytes() == b"mine"
+    assert fewmatch(capsys, "plane", table, "-o", out, "--overwrite")[0] == 0
+    first = out.read_bytes()
+    assert first.startswith(b"<!doctype html>")
+    assert fewmatch(capsys, "plane", table, "-o", out, "--overwrite")[0] == 0 and out.read_bytes() == first
+
+
+def test_a_hostile_file_name_is_text_in_the_page(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, name in enumerate([b"</script><script>.png", b"\xff&quot;.png", "‮gnp.png".encode(), b"a\nb.png"]):
+        (folder / "brick" / f"{i}.png").rename(
+            os.fsdecode(os.fsencode(folder / "brick") + b"/" + name.replace(b"/", b":"))
+        )
+    out = tmp_path / "plane.html"
+    assert (
+        fewmatch(capsys, "plane", folder, *MINI, "--shots", 3, "--queries", 3, "--classes", "brick,grass", "-o", out)[0]
+        == 0
+    )
+    names = {image["name"] for image in embedded(out)["images"]}
+    assert {"brick/<:script><script>.png", "brick/\\xff&quot;.png", "brick/\\u202egnp.png", "brick/a\\nb.png"} <= names
+    assert out.read_text(encoding="utf-8").count("<script") == 2
 
 
 def test_images_that_cannot_be_used_are_listed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from encoders import InputError
 from fewshot import CENTERS, EpisodePlane, Episodes, episode_plane, evaluate, sample_episodes
 from fewshot.centering import ZeroVectorError
 from fewshot.methods.ncm import METRICS
+from fewshot.plane import episode_planes
 
 
 def data(
@@ -306,3 +307,69 @@ def test_inputs_are_left_as_they_are() -> None:
     for center in CENTERS:
         episode_plane(x, labels, episodes, center=center, base=x if center == "base" else None, prenormalize=True)
         assert np.array_equal(x, before)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_supports_have_distances_as_queries_have(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for trial in range(12):
+        center, metric = CENTERS[trial % len(CENTERS)], METRICS[trial // len(CENTERS)]
+        x, labels = data(rng, 5, 12, int(rng.choice([3, 8, 64])), offset=float(rng.choice([0, 30])))
+        base = data(rng, 2, 9, x.shape[1], offset=1.0)[0] if center == "base" else None
+        ways, shots, prenormalize = int(rng.integers(2, 6)), int(rng.integers(1, 6)), bool(rng.integers(2))
+        episodes = sample_episodes(labels, ways=ways, shots=shots, queries=3, episodes=1, seed=trial)
+        plane = episode_plane(x, labels, episodes, center=center, base=base, metric=metric, prenormalize=prenormalize)
+        support, query = x[episodes.support[0].reshape(-1)], x[episodes.query[0].reshape(-1)]
+        s, _ = naive.centered(support, query, center, base, prenormalize)
+        of = np.repeat(np.arange(ways), shots)
+        wanted = naive.squared_distances(s, of, s, ways, metric).reshape(ways, shots, ways)
+        assert np.abs(plane.support_distances - wanted).max() < 1e-10
+        weights = np.exp(-10 * wanted)
+        assert np.allclose(plane.support_probabilities, weights / weights.sum(axis=2, keepdims=True), rtol=1e-7)
+
+
+def test_planes_of_many_settings_are_those_of_each() -> None:
+    rng = np.random.default_rng(8)
+    x, labels = data(rng, 6, 12, 20, offset=5)
+    base = data(rng, 2, 9, 20, offset=1.0)[0]
+    episodes = sample_episodes(labels, ways=4, shots=5, queries=3, episodes=3, seed=2)
+    choice: dict[str, Any] = {"metric": "cosine", "prenormalize": True}
+    planes = episode_planes(
+        x, labels, episodes, 2, shots=[5, 1, 3], centers=["base", "none", "separate"], base=base, **choice
+    )
+    assert list(planes) == [(k, center) for center in ("base", "none", "separate") for k in (5, 1, 3)]
+    for (k, center), plane in planes.items():
+        part = Episodes(episodes.classes, episodes.support[:, :, :k], episodes.query)
+        wanted = episode_plane(x, labels, part, 2, center=center, base=base if center == "base" else None, **choice)
+        assert isinstance(plane, EpisodePlane) and (plane.shots, plane.center) == (k, center)
+        for key, value in wanted.__dict__.items():
+            assert np.array_equal(getattr(plane, key), value), key
+
+
+def test_planes_that_are_not_possible_are_their_errors() -> None:
+    x = np.eye(4)[[0, 1, 2, 0, 1, 3]]
+    labels = np.repeat([0, 1], 3)
+    episodes = Episodes(
+        np.array([[0, 1]], np.int32), np.array([[[0, 1], [3, 4]]], np.int32), np.array([[[2], [5]]], np.int32)
+    )
+    planes = episode_planes(x, labels, episodes, shots=[1, 2], centers=["none", "support"])
+    assert isinstance(planes[1, "support"], ZeroVectorError)
+    assert all(isinstance(planes[key], EpisodePlane) for key in ((1, "none"), (2, "none"), (2, "support")))
+    for change, message in (
+        ({"shots": [3]}, "expected 1 to 2 shots"),
+        ({"shots": [0]}, "expected 1 to 2 shots"),
+        ({"centers": ["base"]}, "needs that set"),
+        ({"centers": ["middle"]}, "no centring called middle"),
+        ({"index": 1}, "no episode 1"),
+    ):
+        with pytest.raises(InputError, match=message):
+            episode_planes(x, labels, episodes, **({"shots": [1], "centers": ["none"]} | change))
+
+
+def test_a_plane_is_of_a_full_episode(monkeypatch: pytest.MonkeyPatch) -> None:
+    support = PAIRS.support.copy()
+    support[0, 0, -1] = -1
+    with pytest.raises(InputError, match="expected a full episode"):
+        episode_plane(
+            np.eye(3).repeat(2, axis=0), np.repeat([0, 1, 2], 2), Episodes(PAIRS.classes, support, PAIRS.query)
+        )

@@ -39,6 +39,7 @@ def with_means(means: np.ndarray) -> EpisodePlane:
         predicted=np.zeros((ways, 1), np.int64),
         distances=np.zeros((ways, 1, ways)),
         probabilities=np.full((ways, 1, ways), 1 / ways),
+        support_distances=np.zeros((ways, 1, ways)),
         rank=2,
         exact=False,
         shown=0.5,

@@ -30,6 +30,17 @@ def test_every_picture_has_its_label_and_probability() -> None:
         assert widths[1] / widths[0] == pytest.approx(float(axes.texts[1].get_text()))
 
 
+def test_rejected_pictures_stand_apart() -> None:
+    figure = contact_sheet(PICTURES, ["dog", "none of these", "cat"], [0.9, 0.4, 0.3], rejected=[False, True, False])
+    texts = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert texts == [["dog", "0.90"], ["none of these"], ["cat", "0.30"]]
+    assert [axes.texts[0].get_style() for axes in figure.axes] == ["normal", "italic", "normal"]
+    red, green, blue, _ = figure.axes[1].patches[1].get_facecolor()
+    assert red == green == blue and len(set(figure.axes[2].patches[1].get_facecolor()[:3])) == 3
+    with pytest.raises(ValueError, match="whether they are rejected, got 1"):
+        contact_sheet(PICTURES, ["a", "b", "c"], [0.1, 0.2, 0.3], rejected=[True])
+
+
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_the_same_sheet_gives_the_same_bytes(tmp_path: Path, suffix: str) -> None:
     files = [
