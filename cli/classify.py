@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import heapq
-import io
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from cli import options, output
-from cli.data import (
-    EncodingChoice,
-    encoder_json,
-    encoder_words,
-    is_store,
-    open_features,
-    picture_of,
-    read_base,
-    read_table,
+from cli.classify_results import (
+    CsvWriter,
+    Doubtful,
+    caption_of,
+    csv_file,
+    draw_sheet,
+    print_counts,
+    print_results,
+    results_of,
 )
+from cli.data import EncodingChoice, encoder_json, encoder_words, is_store, open_features
+from cli.labellers import Asked, make_labeller, read_labeller
+from cli.sort import SortPlan
 
 #: Above these, results are written as they come and only the likeliest classes are shown.
 STREAM_QUERIES = 1_000
@@ -34,23 +35,75 @@ SHEET_IMAGES = 60
 
 def classify(
     support: Annotated[
-        Path, typer.Option("--support", metavar="DIR", help="Labelled examples: class folders, a CSV list, or a store.")
-    ],
+        Path | None,
+        typer.Option("--support", metavar="DIR", help="Labelled examples: class folders, a CSV list, or a store."),
+    ] = None,
     query: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option("--query", metavar="IMAGES…", help="Images to label: folders, files, lists, or a store."),
-    ],
+    ] = None,
     more: Annotated[
         list[Path] | None, typer.Argument(metavar="IMAGES", help="More images to label.", show_default=False)
     ] = None,
+    model: Annotated[
+        Path | None, typer.Option("--model", metavar="FILE", help="What --save-model kept, in place of --support.")
+    ] = None,
+    save_model: Annotated[
+        Path | None,
+        typer.Option(
+            "--save-model",
+            metavar="FILE",
+            help="Keep all that was found in the examples as one file, to label without them later.",
+        ),
+    ] = None,
     encoder: options.Encoder = None,
-    center: options.Center = "support",
+    method: Annotated[
+        str | None,
+        typer.Option("--method", metavar="NAME", help="Few-shot method, see docs/few-shot.md; by default ncm."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="METHOD.OPTION=VALUE", help="An option of the method, such as knn.k=5; repeat for more."
+        ),
+    ] = None,
+    center: Annotated[
+        str | None,
+        typer.Option(
+            "--center",
+            metavar="MODE",
+            help="Mean that is subtracted: none, base, support, support+query, separate or feature; by default the method's "
+            "(support for ncm).",
+        ),
+    ] = None,
     base: options.Base = None,
-    metric: options.Metric = "euclidean",
+    metric: Annotated[
+        Literal["euclidean", "cosine"] | None,
+        typer.Option("--metric", help="Distance to the class means, for methods that have a choice."),
+    ] = None,
     prenormalize: options.Prenormalize = False,
     temperature: Annotated[
-        float, typer.Option("--temperature", help="Factor on the squared distance in the softmax.")
-    ] = 10.0,
+        str | None,
+        typer.Option(
+            "--temperature",
+            metavar="auto|VALUE",
+            help="Factor on the scores (ncm: the squared distance) in the softmax; auto fits it to examples held out one by one. "
+            "By default the method's (10 for ncm).",
+        ),
+    ] = None,
+    reject: Annotated[
+        str | None,
+        typer.Option(
+            "--reject",
+            metavar="auto|VALUE",
+            help="Images less similar to every class than this, a cosine, are none of these; auto finds a value with examples "
+            "held out one by one.",
+        ),
+    ] = None,
+    accept: Annotated[
+        float | None,
+        typer.Option("--accept", help="Share of held-out examples that --reject auto accepts; by default 0.95."),
+    ] = None,
     top: Annotated[
         int | None,
         typer.Option("--top", help="Classes to list per image; by default all; 5 above 50 classes or 1000 images."),
@@ -64,12 +117,22 @@ def classify(
             help="Draw the images with their labels, least certain first (.png, .svg or .pdf).",
         ),
     ] = None,
+    sort_into: Annotated[
+        Path | None,
+        typer.Option("--sort-into", metavar="DIR", help="Plan copies of the images in class folders below DIR."),
+    ] = None,
+    link: Annotated[bool, typer.Option("--link", help="With --sort-into: hard links instead of copies.")] = False,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="With --sort-into: do it; without, the plan is shown and nothing written.")
+    ] = False,
     overwrite: options.Overwrite = False,
     size: options.Size = None,
     layer: options.Layer = None,
     raw: options.Raw = False,
     facet: options.Facet = "token",
     stride: options.Stride = None,
+    fast_decode: options.FastDecode = False,
+    compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     no_cache: options.NoCache = False,
@@ -78,123 +141,168 @@ def classify(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Label images from a few examples per class: nearest class mean, with probabilities.
+    """Label images from a few examples per class, with probabilities, and tell what is none of these.
 
     Above 1000 images or 50 classes, --json writes a line per image as it comes, behind a first line that describes the run.
     """
     from encoders import FeatureStore, InputError
     from encoders.plan import key_difference
-    from fewshot import Labeller
-    from fewshot.centering import TRANSDUCTIVE
 
+    queries = [*(query or []), *(more or [])]
+    if support is not None and model is not None:
+        raise InputError("--support and --model exclude each other: the model holds what its examples said")
+    if support is None and model is None:
+        raise InputError("expected either --support DIR with labelled examples or --model FILE")
+    if not queries and save_model is None:
+        raise InputError("expected --query IMAGES to label (or --save-model FILE to keep what the examples say)")
     if top is not None and top < 1:
         raise InputError(f"expected --top of 1 or more, got {top}")
+    if sort_into is None and (link or apply):
+        raise InputError(f"{'--link' if link else '--apply'} goes with --sort-into DIR")
+    if not queries and (out or figure or sort_into):
+        raise InputError("--out, --figure and --sort-into need --query IMAGES to label")
+    if sort_into is not None:
+        _check_apart(sort_into, queries)
     output.check_target(out, overwrite)
+    output.check_target(save_model, overwrite)
     output.check_figure(figure, overwrite)
     choice = EncodingChoice(
-        encoder, device, dtype, size, not no_cache, trust_digest, layer=layer, raw=raw, facet=facet, stride=stride
+        encoder,
+        device,
+        dtype,
+        size,
+        not no_cache,
+        trust_digest,
+        layer=layer,
+        raw=raw,
+        facet=facet,
+        stride=stride,
+        fast_decode=fast_decode,
+        compile=compile,
     )
-    for path in (support, *query, *(more or [])):
-        if is_store(path):  # what a store was made with goes for the images as well
-            choice = choice.like(FeatureStore.open(path).key)
-            break
-    labelled = read_table(support, choice)
-    table, key, support_skipped = labelled.table, labelled.key, labelled.skipped
-    if key is None:
-        raise InputError(f"{support} holds features without their images: give --support as images or a feature store")
-    labeller = Labeller(
-        table.features,
-        [table.class_names[i] for i in table.labels],
-        center=center,
-        base=read_base(base, choice),
-        metric=metric,
-        prenormalize=prenormalize,
-        temperature=temperature,
-    )
-    output.list_skipped(support_skipped)
+    asked = Asked(method, settings or [], center, base, metric, prenormalize, temperature, reject, accept)
+    if support is None:
+        labelled = read_labeller(model or Path(), asked)
+        choice = choice.like(labelled.key)
+    else:
+        for path in (support, *queries):
+            if is_store(path):  # what a store was made with goes for the images as well
+                choice = choice.like(FeatureStore.open(path).key)
+                break
+        labelled = make_labeller(support, asked, choice)
+    labeller, key = labelled.labeller, labelled.key
+    if save_model is not None:
+        from fewshot.model_file import save_labeller
+
+        save_labeller(labeller, save_model, key)
+        output.note(f"wrote {output.printable(save_model)}")
+    plan = None if sort_into is None else SortPlan(sort_into, labeller.class_names, link=link)
+    about = output.document(encoder=encoder_json(key), **labelled.describe())
+    if not queries:
+        if json:
+            output.emit_json(about | {"queries": 0, "results": [], "skipped": []})
+        if labelled.skipped:
+            raise typer.Exit(3)
+        return
+    run = _Run(json=json, figure=figure is not None, plan=plan)
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_features([*query, *(more or [])], choice, "encoding queries"))
+        source = stack.enter_context(open_features(queries, choice, "encoding queries"))
         if source.key != key:
             raise InputError(
                 f"supports and queries were encoded differently ({key_difference(key, source.key)}): encode them alike"
             )
-        streaming = source.count > STREAM_QUERIES or len(labeller.class_names) > STREAM_CLASSES
-        if streaming and center in TRANSDUCTIVE:
+        run.streaming = source.count > STREAM_QUERIES or len(labeller.class_names) > STREAM_CLASSES
+        if run.streaming and labeller.transductive:
+            fitted = labeller.fitted
+            what = f"--method {fitted.method.name}" if fitted.method.transductive else f"--center {fitted.center}"
             raise InputError(
-                f"--center {center} needs all queries at once, which stops at {STREAM_QUERIES} images and {STREAM_CLASSES} classes: "
-                "use --center support"
+                f"{what} needs all queries at once, which stops at {STREAM_QUERIES} images and {STREAM_CLASSES} classes: "
+                f"use {'--method ncm' if fitted.method.transductive else '--center support'}"
             )
-        listed = top or (5 if streaming else len(labeller.class_names))
-        about = output.document(
-            encoder=encoder_json(key),
-            support=table.describe() | {"skipped": output.skipped_json(support_skipped)},
-            queries=source.count,
-            method="ncm",
-            center=center,
-            transductive=center in TRANSDUCTIVE,
-            metric=metric,
-            prenormalize=prenormalize,
-            temperature=temperature,
-        )
-        table_file = stack.enter_context(_csv_file(out)) if out is not None else None
-        writer = (
-            _CsvWriter(table_file, labeller.class_names if listed >= len(labeller.class_names) else listed)
-            if table_file
-            else None
-        )
-        if json and streaming:
+        listed = top or (5 if run.streaming else len(labeller.class_names))
+        about["queries"] = source.count
+        if out is not None:
+            shown = labeller.class_names if listed >= len(labeller.class_names) else listed
+            run.writer = CsvWriter(stack.enter_context(csv_file(out)), shown, rejects=labeller.reject is not None)
+        if json and run.streaming:
             output.emit_json_line(about | {"stream": True})
-        results: list[dict[str, Any]] = []
-        skipped: list[dict[str, Any]] = []
-        counts: Counter[str] = Counter()
-        doubtful: list[tuple[float, int, dict[str, Any], str]] = []
-        for rows, vectors in _portions(source.portions, whole=center in TRANSDUCTIVE):
-            for row, result in zip(
-                rows, _label(rows, labeller.probabilities(vectors), labeller.class_names, listed), strict=True
-            ):
-                if "reason" in result:
-                    skipped.append(result)
-                else:
-                    counts[result["label"]] += 1
-                    if figure is not None:
-                        entry = (
-                            -result["probability"],
-                            -counts.total(),
-                            row,
-                            result["label"],
-                        )
-                        (heapq.heappush if len(doubtful) < SHEET_IMAGES else heapq.heappushpop)(doubtful, entry)
-                if writer is not None:
-                    writer.write(result)
-                if not streaming:
-                    results.append(result)
-                elif json:
-                    output.emit_json_line(result)
-    if json and not streaming:
-        output.emit_json(
-            about | {"results": [r for r in results if "reason" not in r], "skipped": output.skipped_json(skipped)}
-        )
-    elif not json:
-        output.list_skipped(skipped)
-        _print_table(
-            [r for r in results if "reason" not in r],
-            counts,
-            labeller.class_names,
-            listed,
-            encoder_words(key),
-            labeller.temperature,
-            center,
-            streaming,
-        )
-    if figure is not None and doubtful:
-        _draw(doubtful, counts.total(), figure)
+        for rows, vectors in _portions(source.portions, whole=labeller.transductive):
+            for row, result in zip(rows, results_of(rows, vectors, labeller, listed), strict=True):
+                run.take(row, result)
+    if plan is not None and apply:
+        plan.apply()
+    caption = caption_of(labeller, encoder_words(key))
+    if json:
+        sorted_json = {} if plan is None else {"sort": plan.to_json(apply)}
+        if run.streaming:
+            if plan is not None:
+                output.emit_json_line(sorted_json)
+        else:
+            output.emit_json(
+                about | {"results": run.results, "skipped": output.skipped_json(run.skipped)} | sorted_json
+            )
+    else:
+        output.list_skipped(run.skipped)
+        if run.streaming:
+            print_counts(run.counts, caption)
+        else:
+            print_results(run.results, run.counts, len(labeller.class_names), caption)
+        if plan is not None:
+            plan.show(apply)
+    if figure is not None and run.doubtful:
+        draw_sheet(run.doubtful, run.counts.total(), figure)
         output.note(f"wrote {output.printable(figure)}")
     if out is not None:
         output.note(f"wrote {output.printable(out)}")
-    if not counts:
+    lost = [] if plan is None else plan.of("gone", "conflict")
+    for file in lost:
+        why = "it is gone from where it was" if file.action == "gone" else f"{file.target} is another file"
+        output.note(f"not sorted: {output.printable(file.name)}: {output.printable(why)}")
+    if not run.counts:
         raise InputError(f"none of the {source.count} query images could be used")
-    if skipped or support_skipped:
+    if run.skipped or labelled.skipped or lost:
         raise typer.Exit(3)
+
+
+class _Run:
+    """Results on their way to where they are wanted; only what is shown or drawn in the end is kept."""
+
+    def __init__(self, *, json: bool, figure: bool, plan: SortPlan | None) -> None:
+        self.results: list[dict[str, Any]] = []
+        self.skipped: list[dict[str, Any]] = []
+        self.counts: Counter[str | None] = Counter()
+        self.doubtful: list[Doubtful] = []
+        self.writer: CsvWriter | None = None
+        self.streaming = False
+        self._json, self._figure, self._plan = json, figure, plan
+
+    def take(self, row: dict[str, Any], result: dict[str, Any]) -> None:
+        """One image's manifest line and result."""
+        if self.writer is not None:
+            self.writer.write(result)
+        if self.streaming and self._json:
+            output.emit_json_line(result)
+        if "reason" in result:
+            self.skipped.append(result)
+            return
+        if not self.streaming:
+            self.results.append(result)
+        label = result["label"]
+        self.counts[label] += 1
+        if self._plan is not None:
+            self._plan.add(row, label)
+        if self._figure:
+            entry = (-result["probability"], -self.counts.total(), row, label)
+            (heapq.heappush if len(self.doubtful) < SHEET_IMAGES else heapq.heappushpop)(self.doubtful, entry)
+
+
+def _check_apart(into: Path, queries: list[Path]) -> None:
+    """Refuse to sort into what is being labelled: the next run would label the copies."""
+    from encoders import InputError
+
+    for path in queries:
+        if path.is_dir() and not is_store(path) and into.resolve().is_relative_to(path.resolve()):
+            raise InputError(f"{into} lies in {path}, whose images are labelled: choose another folder for --sort-into")
 
 
 def _portions(
@@ -208,104 +316,3 @@ def _portions(
 
     parts = list(portions)
     yield [row for rows, _ in parts for row in rows], np.concatenate([vectors for _, vectors in parts])
-
-
-def _label(
-    rows: list[dict[str, Any]], probabilities: Any, class_names: list[str], listed: int
-) -> Iterator[dict[str, Any]]:
-    """One result per image, in order; `probabilities` has a row for each usable one."""
-    index = 0
-    for row in rows:
-        if row["status"] != "ok":
-            yield {"path": row["path"], "reason": row["reason"]}
-            continue
-        p = probabilities[index]
-        index += 1
-        order = (-p).argsort(kind="stable")[:listed]
-        yield {
-            "path": row["path"],
-            "label": class_names[order[0]],
-            "probability": float(p[order[0]]),
-            "probabilities": {class_names[i]: float(p[i]) for i in order},
-        }
-
-
-@contextlib.contextmanager
-def _csv_file(out: Path) -> Iterator[IO[str]]:
-    """A text file that appears under its name when everything is in it."""
-    from encoders.writing import replacing
-
-    with replacing(out) as file:
-        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="", write_through=True)
-        yield text
-        text.detach()
-
-
-class _CsvWriter:
-    """path, label, probability, skipped; then a column per class, or the likeliest classes with their probabilities."""
-
-    def __init__(self, file: IO[str], classes: list[str] | int) -> None:
-        self._writer = csv.writer(file)
-        self._classes = classes
-        if isinstance(classes, int):
-            more = [f"{kind}_{i}" for i in range(2, classes + 1) for kind in ("label", "probability")]
-        else:
-            more = [f"p({name})" for name in classes]
-        self._writer.writerow(["path", "label", "probability", "skipped", *more])
-
-    def write(self, result: dict[str, Any]) -> None:
-        if "reason" in result:
-            self._writer.writerow([result["path"], "", "", result["reason"]])
-            return
-        p = result["probabilities"]
-        if isinstance(self._classes, int):
-            more = [cell for name, value in list(p.items())[1:] for cell in (name, f"{value:.6f}")]
-        else:
-            more = [f"{p[name]:.6f}" for name in self._classes]
-        self._writer.writerow([result["path"], result["label"], f"{result['probability']:.6f}", "", *more])
-
-
-def _draw(doubtful: list[tuple[float, int, dict[str, Any], str]], count: int, path: Path) -> None:
-    from figures import contact_sheet, save_figure
-
-    pictures, labels, probabilities = [], [], []
-    for negative, _, row, label in sorted(doubtful, key=lambda entry: entry[:2], reverse=True):
-        picture = picture_of(row)
-        if picture is None:
-            continue
-        pictures.append(picture)
-        labels.append(output.printable(label))
-        probabilities.append(-negative)
-    if pictures:
-        few = "" if len(pictures) == count else f"the {len(pictures)} least certain of "
-        save_figure(
-            contact_sheet(pictures, labels, probabilities, title=f"{few}{count:,} images, least certain first"), path
-        )
-
-
-def _print_table(
-    results: list[dict[str, Any]],
-    counts: Counter[str],
-    class_names: list[str],
-    listed: int,
-    encoder: str,
-    temperature: float,
-    center: str,
-    streaming: bool,
-) -> None:
-    caption = f"{encoder}; centre {center}, softmax of −{temperature:g}·distance²"
-    if streaming:
-        rows = [(name, f"{counts[name]:,}") for name in sorted(counts, key=lambda name: (-counts[name], name))]
-        output.emit_table(
-            f"{counts.total():,} images",
-            (("label", "left"), ("images", "right")),
-            rows,
-            caption + "; --json or --out list every image",
-        )
-        return
-    rows_shown = []
-    for result in results:
-        others = [f"{name} {value:.2f}" for name, value in list(result["probabilities"].items())[1 : min(listed, 3)]]
-        rows_shown.append((result["path"], result["label"], f"{result['probability']:.2f}", ", ".join(others)))
-    columns = (("image", "left"), ("label", "left"), ("probability", "right"), ("next", "left"))
-    output.emit_table(f"{len(results):,} images, {len(class_names)} classes", columns, rows_shown, caption)

@@ -101,15 +101,13 @@ def check_target(path: Path | None, overwrite: bool) -> None:
         raise OutputExistsError(f"{path} exists: choose another name, or --overwrite")
 
 
-def check_figure(path: Path | None, overwrite: bool) -> None:
+def check_figure(path: Path | None, overwrite: bool, types: Sequence[str] = FIGURES) -> None:
     """`check_target` for a figure, whose type its name tells."""
     from encoders.errors import InputError
 
     check_target(path, overwrite)
-    if path is not None and path.suffix.lower() not in FIGURES:
-        raise InputError(
-            f"no figure of type {path.suffix or path.name}: expected a name ending in {', '.join(FIGURES)}"
-        )
+    if path is not None and path.suffix.lower() not in types:
+        raise InputError(f"no figure of type {path.suffix or path.name}: expected a name ending in {', '.join(types)}")
 
 
 @contextlib.contextmanager

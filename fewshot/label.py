@@ -1,42 +1,42 @@
-"""Labels for new images from a few labelled ones: nearest class mean with probabilities."""
+"""Labels for new images from a few labelled ones: any few-shot method, probabilities, and none of these."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from encoders.errors import InputError
-from fewshot.centering import (
-    TRANSDUCTIVE,
-    center_by,
-    center_episodes,
-    center_table,
-    check_base,
-    check_center,
-    mean_vector,
-    shifted,
-    unit,
-)
-from fewshot.methods.ncm import check_metric, scores
-from fewshot.table import as_table
+from fewshot.centering import TRANSDUCTIVE, Center, center_episodes, check_base, check_center, mean_vector, shifted
+from fewshot.classifiers import check_size, fit_classifier, is_nearest_mean, one_episode
+from fewshot.fitted_labeller import FittedLabeller, choose_temperature, choose_threshold, given_threshold, is_auto
+from fewshot.methods import METHODS, Method, find_method
+from fewshot.methods.ncm import check_metric
+from fewshot.projection import fit_projection, prepared
+from fewshot.rejection import ACCEPT, known_classes
 
-#: Factor on the squared distance in the softmax, where none is fitted.
-TEMPERATURE = 10.0
+#: Factor on the squared distance in the softmax of nearest class mean, where none is fitted.
+TEMPERATURE = METHODS["ncm"].temperature
 
 
 class Labeller:
-    """Nearest class mean over a support set of any make-up: two classes or more, one image or more each.
+    """A few-shot method over a support set of any make-up: two classes or more, one image or more each.
 
-    The support set is taken in once; queries may then come in any number of portions, and unless the centring is transductive each
-    query's result depends on itself alone.
+    The support set is taken in once; queries may then come in any number of portions, and unless the method or the centring is
+    transductive each query's result depends on itself alone.
 
     Attributes:
         class_names: the classes, sorted; the columns of every result.
-        temperature: τ of the probabilities, softmax of -τ·distance² over the classes.
+        transductive: whether all queries must come at once.
+        temperature: τ of the probabilities, softmax of τ·scores over the classes (for nearest class mean the scores are −distance²).
+        reject: similarity below which a query is none of these; None where nothing is rejected.
+        fitted: all that was found, as `fewshot.model_file` keeps it.
     """
 
     def __init__(
@@ -44,11 +44,15 @@ class Labeller:
         support: Float[np.ndarray | Tensor, "n d"],
         labels: Sequence[str],
         *,
-        center: str = "support",
+        method: str = "ncm",
+        options: Mapping[str, Any] | None = None,
+        center: str | None = None,
         base: Float[np.ndarray | Tensor, "b d"] | None = None,
         metric: str = "euclidean",
         prenormalize: bool = False,
-        temperature: float = TEMPERATURE,
+        temperature: float | str | None = None,
+        reject: float | str | None = None,
+        accept: float = ACCEPT,
         device: str | torch.device = "cpu",
     ) -> None:
         """Take in the support set.
@@ -56,71 +60,171 @@ class Labeller:
         Args:
             support: (n, d) raw features.
             labels: their classes by name.
-            center, base, metric, prenormalize: as in `fewshot.evaluate`.
-            temperature: above 0.
+            method, options, center, base, metric, prenormalize: as in `fewshot.evaluate`.
+            temperature: above 0; None for the method's own, `auto` for the one that makes supports likeliest that are held out one by one
+                (`fewshot.held_out`), where some class has two.
+            reject: the similarity (`fewshot.rejection`, from -1 to 1) below which a query is none of these; `auto` for the one that
+                accepts the share `accept` of the supports when they are held out; None to reject nothing.
 
         Raises:
-            InputError: fewer than two classes, shapes that do not fit, an unknown name, or a vector that is zero after centring.
+            InputError: fewer than two classes, shapes that do not fit, an unknown name, a vector that is zero after centring, more
+                supports than the method can take, or nothing to hold out where that is asked for.
         """
-        self.center = check_center(center)
-        self.metric = metric
-        self.prenormalize = prenormalize
-        check_metric(metric)
-        check_base(self.center, base is not None)
-        if not temperature > 0:
-            raise InputError(f"expected a temperature above 0, got {temperature:g}")
-        self.temperature = temperature
-        self._device = device
-        x = self._raw(support)
+        how = find_method(method)
+        chosen, mode = _options(how, options or {}, metric), _center(how, center)
+        check_base(mode, base is not None)
+        if not (temperature is None or is_auto(temperature, "temperature") or float(temperature) > 0):
+            raise InputError(f"expected a temperature above 0, got {float(temperature):g}")
+        x = prepared(support, prenormalize, device, "supports")
         if len(labels) != len(x):
             raise InputError(f"expected {len(x)} labels for {len(x)} support vectors, got {len(labels)}")
-        names, index = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
-        self.class_names = [str(name) for name in names]
+        names, places = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
         if len(names) < 2:
             raise InputError(
                 f"expected at least two classes in the support set, got {len(names)}"
                 + (f" ({names[0]})" if len(names) else "")
             )
-        self._index = torch.from_numpy(index).to(x.device)
-        self._base_mean = None if base is None else mean_vector(self._raw(base))
-        self._mean = mean_vector(x)
-        self._support = x
-        if self.center not in TRANSDUCTIVE:
-            self._means = self._class_means(self._centered(x, "support"))
+        index = torch.from_numpy(places).to(x.device)
+        projection, classifier = None, None
+        if mode not in TRANSDUCTIVE:
+            projection = fit_projection(x, mode, base, prenormalize=prenormalize, project=how.project)
+        if how.uses_queries(mode) or projection is None:
+            if not is_nearest_mean(how):
+                check_size(how, len(x), len(names))
+            self._whole = (x, index)
+        else:
+            classifier = fit_classifier(how, chosen, projection(x, "support"), index, len(names))
+        self._device, self._prenormalize = device, prenormalize
+        self._take(
+            FittedLabeller(
+                tuple(str(name) for name in names),
+                how,
+                chosen,
+                mode,
+                known_classes(x, index),
+                choose_temperature(temperature, how, chosen, mode, x, index, projection),
+                choose_threshold(reject, accept, x, index),
+                projection,
+                classifier,
+            )
+        )
+
+    @classmethod
+    def from_fitted(cls, fitted: FittedLabeller, device: str | torch.device = "cpu") -> Labeller:
+        """A labeller without its support set, from what was kept of it."""
+        if fitted.projection is None or fitted.classifier is None:
+            raise InputError("a labeller that uses queries as a set needs its supports")
+        new = cls.__new__(cls)
+        new._device, new._prenormalize = device, fitted.projection.prenormalize
+        new._take(fitted)
+        return new
+
+    #: Raw supports and their classes, where they are asked together with the queries.
+    _whole: tuple[Tensor, Tensor] | None = None
+
+    def _take(self, fitted: FittedLabeller) -> None:
+        self.fitted = fitted
+        self.class_names = list(fitted.class_names)
+        self.transductive = fitted.classifier is None
+
+    @property
+    def temperature(self) -> float:
+        return self.fitted.temperature.value
+
+    @property
+    def reject(self) -> float | None:
+        return None if self.fitted.reject is None else self.fitted.reject.value
+
+    @property
+    def prenormalize(self) -> bool:
+        return self._prenormalize
+
+    def rejecting(self, threshold: float) -> Labeller:
+        """The same labeller with another threshold for rejection.
+
+        Raises:
+            InputError: it is no cosine.
+        """
+        new = copy.copy(self)
+        new._take(replace(self.fitted, reject=given_threshold(threshold)))
+        return new
+
+    @property
+    def dimensions(self) -> int:
+        """Of the features it takes."""
+        return int(self.fitted.known.directions.shape[1])
+
+    def scores(self, query: Float[np.ndarray | Tensor, "q d"]) -> Float[np.ndarray, "q w"]:
+        """What the method gives each query for each class, columns in the order of `class_names`; see `probabilities`."""
+        return self._scores(self._prepared(query)).double().cpu().numpy()
 
     def probabilities(self, query: Float[np.ndarray | Tensor, "q d"]) -> Float[np.ndarray, "q w"]:
         """Class probabilities of each query, columns in the order of `class_names`; every row sums to one.
 
-        With transductive centring these queries are the whole set whose mean is used.
+        Where the labeller is transductive these queries are the whole set.
 
         Raises:
             InputError: another number of dimensions, or a query that is zero after centring.
         """
-        q = self._raw(query)
-        if q.shape[1] != self._support.shape[1]:
-            raise InputError(
-                f"expected queries of {self._support.shape[1]} dimensions as the supports, got {q.shape[1]}"
-            )
-        if len(q) == 0:
-            return np.zeros((0, len(self.class_names)))
-        if self.center in TRANSDUCTIVE:
-            # Moved to the supports' mean first, where float32 loses no digits to a common offset; the result does not change.
-            s, z = center_episodes(shifted(self._support, self._mean)[None], shifted(q, self._mean)[None], self.center)
-            means, z = self._class_means(s[0]), z[0]
+        return self._probabilities(self._prepared(query))
+
+    def similarity(self, query: Float[np.ndarray | Tensor, "q d"]) -> Float[np.ndarray, "q"]:
+        """How like the known classes each query is, from -1 to 1: the largest cosine with a class's mean (`fewshot.rejection`)."""
+        return self.fitted.known.similarity(self._prepared(query))
+
+    def answer(
+        self, query: Float[np.ndarray | Tensor, "q d"]
+    ) -> tuple[Float[np.ndarray, "q w"], Float[np.ndarray, "q"] | None, Bool[np.ndarray, "q"]]:
+        """Probabilities, similarities (None where nothing is rejected), and which queries are none of these."""
+        x = self._prepared(query)
+        probabilities = self._probabilities(x)
+        if self.reject is None:
+            return probabilities, None, np.zeros(len(x), np.bool_)
+        similarity = self.fitted.known.similarity(x)
+        return probabilities, similarity, similarity < self.reject
+
+    def labels(self, query: Float[np.ndarray | Tensor, "q d"]) -> list[str | None]:
+        """The likeliest class of each query, the first of equals; None for none of these."""
+        probabilities, _, rejected = self.answer(query)
+        best = probabilities.argmax(axis=1)
+        return [None if no else self.class_names[i] for i, no in zip(best, rejected, strict=True)]
+
+    def _prepared(self, query: Float[np.ndarray | Tensor, "q d"]) -> Float[Tensor, "q d"]:
+        return prepared(query, self._prenormalize, self._device, "queries", self.dimensions)
+
+    def _probabilities(self, x: Float[Tensor, "q d"]) -> Float[np.ndarray, "q w"]:
+        return torch.softmax(self.temperature * self._scores(x).double(), dim=-1).cpu().numpy()
+
+    def _scores(self, x: Float[Tensor, "q d"]) -> Float[Tensor, "q w"]:
+        fitted = self.fitted
+        if len(x) == 0:
+            return x.new_zeros(0, len(self.class_names))
+        if fitted.classifier is not None and fitted.projection is not None:
+            return fitted.classifier.scores(fitted.projection(x, "query"))
+        if self._whole is None:
+            raise ValueError("expected the supports")
+        s, index = self._whole
+        if fitted.projection is not None:
+            z, q = fitted.projection(s, "support"), fitted.projection(x, "query")
         else:
-            means, z = self._means, self._centered(q, "query")
-        score = scores(z[None], means[None], self.metric)[0]
-        return torch.softmax(self.temperature * score.double(), dim=-1).cpu().numpy()
+            # Moved to the supports' mean first, where float32 loses no digits to a common offset; the result does not change.
+            mean = mean_vector(s)
+            z, q = (part[0] for part in center_episodes(shifted(s, mean)[None], shifted(x, mean)[None], fitted.center))
+        return fitted.method.scores(one_episode(z, index, q, len(self.class_names)), **fitted.options)[0]
 
-    def _raw(self, features: Float[np.ndarray | Tensor, "n d"]) -> Float[Tensor, "n d"]:
-        x = as_table(features, self._device)
-        return unit(x, what="feature vector") if self.prenormalize else x
 
-    def _centered(self, x: Float[Tensor, "n d"], what: str) -> Float[Tensor, "n d"]:
-        if self.center == "support":
-            return center_by(x, self._mean, f"{what} centred by support,")
-        return center_table(x, self.center, self._base_mean)
+def _center(method: Method, center: str | None) -> Center:
+    """The centring asked for, or the method's."""
+    mode = method.center if center is None else check_center(center)
+    if method.own_center and mode != method.center:
+        raise InputError(f"{method.name} is defined with center {method.center}, not with {mode}")
+    return mode
 
-    def _class_means(self, z: Float[Tensor, "n d"]) -> Float[Tensor, "w d"]:
-        total = z.new_zeros(len(self.class_names), z.shape[1]).index_add_(0, self._index, z)
-        return total / torch.bincount(self._index, minlength=len(self.class_names))[:, None]
+
+def _options(method: Method, options: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    """The method's options, `metric` among them where it has that."""
+    if check_metric(metric) == "euclidean":
+        return method.chosen(options)
+    if "metric" not in method.options:
+        raise InputError(f"metric {metric} is for methods that compare with class means (ncm), not for {method.name}")
+    return method.chosen({"metric": metric, **options})

@@ -17,6 +17,7 @@ from figures.style import INK, MUTED
 
 # Blue to orange-red passes every common form of colour blindness, and grey prints keep the order.
 _SURE, _DOUBTFUL = np.array([0.27, 0.46, 0.71]), np.array([0.84, 0.37, 0.05])
+_NONE = np.array([0.6, 0.6, 0.6])
 
 
 def contact_sheet(
@@ -24,6 +25,7 @@ def contact_sheet(
     labels: Sequence[str],
     probabilities: Sequence[float],
     *,
+    rejected: Sequence[bool] | None = None,
     title: str = "",
     columns: int = 10,
 ) -> Figure:
@@ -32,6 +34,7 @@ def contact_sheet(
     Args:
         pictures: (h, w, 3) uint8 RGB, of any size and shape; each is shown whole.
         labels, probabilities: one per picture; probabilities from 0 to 1.
+        rejected: which pictures belong to no class; their labels are slanted, their bars grey and without a number.
         title: a line above the sheet.
         columns: pictures in a row.
 
@@ -45,6 +48,8 @@ def contact_sheet(
         raise ValueError(
             f"expected as many labels and probabilities as pictures, got {len(pictures)}, {len(labels)}, {len(probabilities)}"
         )
+    if rejected is not None and len(rejected) != len(pictures):
+        raise ValueError(f"expected to hear of {len(pictures)} pictures whether they are rejected, got {len(rejected)}")
     columns = min(columns, len(pictures))
     rows = -(-len(pictures) // columns)
     cell, header = 1.25, 0.45 if title else 0.1
@@ -74,12 +79,24 @@ def contact_sheet(
         )
         axes.set(xlim=(-0.5, side - 0.5), ylim=(side * 1.09 - 0.5, -0.5))
         axes.barh(side * 1.045 - 0.5, side, left=-0.5, height=side * 0.05, color="#e6e6e6", zorder=2)
-        colour = _DOUBTFUL + (_SURE - _DOUBTFUL) * probability
+        none = rejected is not None and rejected[index]
+        colour = _NONE if none else _DOUBTFUL + (_SURE - _DOUBTFUL) * probability
         axes.barh(side * 1.045 - 0.5, side * probability, left=-0.5, height=side * 0.05, color=tuple(colour), zorder=3)
         axes.text(
-            -0.5, side * 1.11 - 0.5, cut(label, 12), ha="left", va="top", fontsize=9.5, color=INK, parse_math=False
+            -0.5,
+            side * 1.11 - 0.5,
+            cut(label, 13 if none else 12),
+            ha="left",
+            va="top",
+            fontsize=9.0 if none else 9.5,
+            color=MUTED if none else INK,
+            style="italic" if none else "normal",
+            parse_math=False,
         )
-        axes.text(side - 0.5, side * 1.11 - 0.5, f"{probability:.2f}", ha="right", va="top", fontsize=8.5, color=MUTED)
+        if not none:  # the probability of a class that the picture is not given to would only puzzle
+            axes.text(
+                side - 0.5, side * 1.11 - 0.5, f"{probability:.2f}", ha="right", va="top", fontsize=8.5, color=MUTED
+            )
     if title:
         figure.text(
             0.02,

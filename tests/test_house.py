@@ -91,29 +91,73 @@ PUBLIC = {
     "fewshot": [
         "CENTERS",
         "METHODS",
+        "Calibration",
+        "CenterProject",
+        "Confusion",
+        "Difference",
         "EpisodePlane",
         "Episodes",
         "FeatureTable",
+        "FewShotResult",
+        "LDAProbe",
         "Labeller",
+        "LogisticProbe",
+        "NearestClassMean",
+        "OpenSet",
+        "ProbeResult",
+        "ProbeSet",
         "Report",
+        "RidgeProbe",
+        "Split",
+        "Transforms",
+        "WeightedKNN",
         "center_episodes",
         "center_table",
+        "check_disjoint",
+        "concatenate",
+        "confusion",
         "episode_plane",
+        "episode_planes",
         "evaluate",
+        "few_shot_probe",
+        "fit_temperature",
+        "fit_transforms",
+        "hold_out",
+        "knn_probe",
+        "load_episodes",
+        "load_labeller",
+        "logistic_probe",
+        "measure_calibration",
+        "missing_from",
+        "paired",
         "read_npz",
+        "read_split",
+        "read_splits",
+        "restrict",
+        "restrict_images",
         "sample_episodes",
+        "sample_open_episodes",
+        "sample_variable_episodes",
+        "save_episodes",
+        "save_labeller",
         "table_of_images",
+        "unknown_detection",
     ],
     "matching": ["Matches", "PatchPCA", "disparity_error", "match", "mutual_nearest", "share_within", "sift_matches"],
     "figures": [
+        "EpisodeImage",
         "MappedImage",
         "MatchedPair",
         "TellingImage",
+        "accuracy_figure",
+        "confusion_figure",
         "contact_sheet",
         "feature_map_figure",
         "match_figure",
         "pencil_drawing",
         "plane_figure",
+        "plane_page",
+        "reliability_figure",
         "save_figure",
         "telling_images",
     ],
@@ -166,7 +210,7 @@ def test_everything_can_be_imported() -> None:
 HEAVY = ("torch", "numpy", "sklearn", "skimage", "cv2", "matplotlib", "PIL", "safetensors")
 
 
-COMMANDS = ["encode", "episodes", "classify", "plane", "match", "pca", "encoders", "demo", "doctor"]
+COMMANDS = ["encode", "episodes", "classify", "plane", "probe", "match", "pca", "encoders", "demo", "doctor"]
 
 
 @pytest.mark.parametrize(
@@ -201,7 +245,7 @@ def test_shapes_are_checked_while_the_tests_run() -> None:
 
     with pytest.raises(Exception, match="Type-check error"):
         Features(torch.zeros(2, 3), None, torch.zeros(2, 4, 4, 5))
-    from fewshot.evaluation import mean_and_interval
+    from fewshot.report import mean_and_interval
 
     with pytest.raises(Exception, match="Type-check error"):
         mean_and_interval(np.zeros((2, 2)))

@@ -159,10 +159,10 @@ def test_every_option_of_episodes_changes_what_it_should(tmp_path: Path, capsys:
     [
         (("--shots", 9), "class blue has 7 images, but 9 shots and 2 queries need 11 (and 2 more classes)"),
         (("--ways", 9), "expected at least 9 classes for 9 ways, got 3"),
-        (("--shots", "one"), "no shots one: expected a number"),
+        (("--shots", "one"), "no --shots one: expected a number"),
         (("--center", "mean"), "no centring called mean"),
         (("--center", "base"), "--center base needs --base"),
-        (("--base", "set"), "--base is used with --center base only"),
+        (("--base", "set"), "--base is used with --center base and --transform only"),
         (("--size", 65), "size 65 is not a multiple of the patch size 8: try 64 or 72"),
         (("--encoder", "dinov2_vits"), "did you mean dinov2_vits14"),
         (("--device", "abacus"), "no device called abacus"),
