@@ -19,14 +19,13 @@ from fewshot.centering import (
     center_episodes_,
     center_table,
     check_base,
-    check_center,
     mean_vector,
     shifted,
     unit,
 )
 from fewshot.episodes import Episodes
 from fewshot.methods import Method, find_method
-from fewshot.methods.ncm import check_metric, ncm
+from fewshot.methods.ncm import ncm
 from fewshot.methods.ncm_raw import RawNearestMean
 from fewshot.parallel import in_chunks
 from fewshot.report import Report, mean_and_interval
@@ -79,8 +78,8 @@ def evaluate(
     """
     started = time.perf_counter()
     how = find_method(method)
-    chosen = _options(how, options or {}, metric)
-    mode = _center(how, center)
+    chosen = how.chosen_with(options or {}, metric)
+    mode = how.centring(center)
     check_base(mode, base is not None)
     if torch.device(device).type == "mps":
         device = "cpu"  # MPS has no float64, which the means need; and this is quick on a CPU
@@ -204,27 +203,6 @@ class _Tasks:
                 points[:, : self._supports], points[:, self._supports :], self.center, first=part.start, real=real
             )
         return points
-
-
-def _options(method: Method, options: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """The method's options, `metric` among them where it has that."""
-    if check_metric(metric) == "euclidean":
-        return method.chosen(options)
-    if "metric" not in method.options:
-        raise InputError(f"metric {metric} is for methods that compare with class means (ncm), not for {method.name}")
-    return method.chosen({"metric": metric, **options})
-
-
-def _center(method: Method, center: str | None) -> Center:
-    """The centring asked for, or the method's.
-
-    Raises:
-        InputError: the method is defined with another one.
-    """
-    mode = method.center if center is None else check_center(center)
-    if method.own_center and mode != method.center:
-        raise InputError(f"{method.name} is defined with center {method.center}, not with {mode}")
-    return mode
 
 
 def _prepared(

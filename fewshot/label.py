@@ -13,11 +13,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from encoders.errors import InputError
-from fewshot.centering import TRANSDUCTIVE, Center, center_episodes, check_base, check_center, mean_vector, shifted
+from fewshot.centering import TRANSDUCTIVE, center_episodes, check_base, mean_vector, shifted
 from fewshot.classifiers import check_size, fit_classifier, is_nearest_mean, one_episode
 from fewshot.fitted_labeller import FittedLabeller, choose_temperature, choose_threshold, given_threshold, is_auto
-from fewshot.methods import METHODS, Method, find_method
-from fewshot.methods.ncm import check_metric
+from fewshot.methods import METHODS, find_method
 from fewshot.projection import fit_projection, prepared
 from fewshot.rejection import ACCEPT, known_classes
 
@@ -71,7 +70,7 @@ class Labeller:
                 supports than the method can take, or nothing to hold out where that is asked for.
         """
         how = find_method(method)
-        chosen, mode = _options(how, options or {}, metric), _center(how, center)
+        chosen, mode = how.chosen_with(options or {}, metric), how.centring(center)
         check_base(mode, base is not None)
         if not (temperature is None or is_auto(temperature, "temperature") or float(temperature) > 0):
             raise InputError(f"expected a temperature above 0, got {float(temperature):g}")
@@ -211,20 +210,3 @@ class Labeller:
             mean = mean_vector(s)
             z, q = (part[0] for part in center_episodes(shifted(s, mean)[None], shifted(x, mean)[None], fitted.center))
         return fitted.method.scores(one_episode(z, index, q, len(self.class_names)), **fitted.options)[0]
-
-
-def _center(method: Method, center: str | None) -> Center:
-    """The centring asked for, or the method's."""
-    mode = method.center if center is None else check_center(center)
-    if method.own_center and mode != method.center:
-        raise InputError(f"{method.name} is defined with center {method.center}, not with {mode}")
-    return mode
-
-
-def _options(method: Method, options: Mapping[str, Any], metric: str) -> dict[str, Any]:
-    """The method's options, `metric` among them where it has that."""
-    if check_metric(metric) == "euclidean":
-        return method.chosen(options)
-    if "metric" not in method.options:
-        raise InputError(f"metric {metric} is for methods that compare with class means (ncm), not for {method.name}")
-    return method.chosen({"metric": metric, **options})

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from encoders.errors import InputError
 from fewshot.batch import EpisodeBatch
-from fewshot.centering import TRANSDUCTIVE, Center
+from fewshot.centering import TRANSDUCTIVE, Center, check_center
 from fewshot.methods.alpha_tim import alpha_tim
 from fewshot.methods.bd_cspn import bd_cspn
 from fewshot.methods.knn import knn
@@ -23,7 +23,7 @@ from fewshot.methods.laplacian_shot import laplacian_shot
 from fewshot.methods.lda import lda
 from fewshot.methods.linear import Linear
 from fewshot.methods.logistic import logistic
-from fewshot.methods.ncm import ncm
+from fewshot.methods.ncm import check_metric, ncm
 from fewshot.methods.pt_map import pt_map
 from fewshot.methods.ridge import ridge
 from fewshot.methods.simpleshot import simpleshot_un
@@ -86,6 +86,29 @@ class Method:
                 has = f"it has {', '.join(self.options)}" if self.options else "it has none"
                 raise InputError(f"{self.name} has no option {name}: {has}")
         return {**self.options, **options}
+
+    def chosen_with(self, options: Mapping[str, Any], metric: str) -> dict[str, Any]:
+        """`chosen`, with the metric among the options where the method has that one.
+
+        Raises:
+            InputError: as `chosen`; a metric of another kind than the default for a method that has no choice.
+        """
+        if check_metric(metric) == "euclidean":
+            return self.chosen(options)
+        if "metric" not in self.options:
+            raise InputError(f"metric {metric} is for methods that compare with class means (ncm), not for {self.name}")
+        return self.chosen({"metric": metric, **options})
+
+    def centring(self, center: str | None) -> Center:
+        """The centring asked for, or the method's where None is.
+
+        Raises:
+            InputError: an unknown one, or another than the one that the method is defined with.
+        """
+        mode = self.center if center is None else check_center(center)
+        if self.own_center and mode != self.center:
+            raise InputError(f"{self.name} is defined with center {self.center}, not with {mode}")
+        return mode
 
     def assumes_balance(self, options: Mapping[str, Any]) -> bool:
         """Whether it would lose by classes with unequal numbers of queries, with these options."""
