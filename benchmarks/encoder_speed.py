@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.metadata
 import os
-import platform
 import re
 import statistics
 import sys
@@ -29,15 +27,14 @@ import cv2
 import numpy as np
 import safetensors.torch
 import torch
+from machine import add_numbers, machine, options_parser, parse_numbers, version
 from numpy.typing import NDArray
 from torch import Tensor
 
 import encoders
-import fewmatch
-from encoders.devices import choose_device, multiplies_bfloat16
-from encoders.encode import BATCH_PATCHES
+from encoders.devices import batch_patches, choose_device, multiplies_bfloat16
 from encoders.frame import resample
-from encoders.images import decode, read_bytes
+from encoders.images import decode_reduced, read_bytes
 from encoders.plan import EncodingPlan, plan_encoding
 
 #: Width, blocks, heads (Dosovitskiy et al. 2021; DINOv2 in patches of 14).
@@ -51,6 +48,7 @@ TABLE = 37 * PATCH
 TOLERANCE = {"float32": 2e-5, "bfloat16": 5e-2}
 
 OURS, THEIRS, PRODUCT = "fewmatch", "transformers", "the matrix product alone"
+COMPILED = "fewmatch, compiled"
 
 #: From normalised pixels (B, 3, H, W) to all tokens that stand for something: (B, 1 + patches, D), CLS first.
 Forward = Callable[[Tensor], Tensor]
@@ -68,9 +66,10 @@ class Case:
 
 @dataclass
 class Rates:
-    """One entry per round: images/s of the two, FLOP/s of the matrix product."""
+    """One entry per round: images/s of fewmatch, plain and compiled, and of transformers; FLOP/s of the matrix product."""
 
     ours: list[float] = field(default_factory=list)
+    compiled: list[float] = field(default_factory=list)
     theirs: list[float] = field(default_factory=list)
     product: list[float] = field(default_factory=list)
 
@@ -144,15 +143,10 @@ def in_hugging_face_layout(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def transformers_version() -> str | None:
-    try:
-        return importlib.metadata.version("transformers")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def our_forward(model: str, state: dict[str, Tensor], dtype: str, device: torch.device) -> Forward:
+def our_forward(model: str, state: dict[str, Tensor], dtype: str, device: torch.device, compiled: bool) -> Forward:
     encoder = encoders.from_state_dict(state, "dinov2", heads=MODELS[model][2], dtype=dtype, device=device)
+    if compiled:
+        encoder.compile()
 
     def forward(images: Tensor) -> Tensor:
         features = encoder(images)
@@ -243,7 +237,7 @@ def run_cases(
             for who in sorted(forwards, reverse=bool(number % 2)):
                 forward, x = forwards[who], images[case]
                 rate = case.batch * per_second(lambda run=forward, x=x: run(x), options.seconds, device)
-                (rates.ours if who == OURS else rates.theirs).append(rate)
+                {OURS: rates.ours, COMPILED: rates.compiled, THEIRS: rates.theirs}[who].append(rate)
     return results
 
 
@@ -256,14 +250,17 @@ def run_encoders(options: argparse.Namespace, device: torch.device) -> tuple[dic
         pixels = torch.randn(1, 3, TABLE, TABLE, generator=torch.Generator().manual_seed(options.seed)).to(device)
         for dtype in options.dtypes:
             print(f"loading {model}, {dtype}", file=sys.stderr)
-            forwards = {OURS: our_forward(model, state, dtype, device)}
-            if transformers_version() is not None:
+            forwards = {OURS: our_forward(model, state, dtype, device, compiled=False)}
+            if options.compile:
+                forwards[COMPILED] = our_forward(model, state, dtype, device, compiled=True)
+            if version("transformers") is not None:
                 forwards[THEIRS] = their_forward(model, state, dtype, device)
-                unlike = difference(forwards[OURS](pixels), forwards[THEIRS](pixels))
+            for who in set(forwards) - {OURS}:
+                unlike = difference(forwards[who](pixels), forwards[OURS](pixels))
                 within = unlike <= TOLERANCE[dtype]
                 failed += not within
                 print(
-                    f"{model}, {dtype}, {TABLE} px: largest difference of the two to the largest value {unlike:.1e}, "
+                    f"{model}, {dtype}, {TABLE} px: largest difference of {who} to the largest value {unlike:.1e}, "
                     f"{'within' if within else 'ABOVE'} {TOLERANCE[dtype]:g}"
                 )
             slow = dtype == "bfloat16" and not multiplies_bfloat16(device)
@@ -295,14 +292,22 @@ def pixels_of(plan: EncodingPlan, path: Path) -> NDArray[np.uint8]:
     """What `encode_images` does with one file before the encoder has it."""
     data = read_bytes(path)
     hashlib.sha256(data).digest()
-    rgb, _ = decode(data)
-    return resample(rgb, plan.frame(rgb.shape[1], rgb.shape[0]), plan.fill)
+    decoded = decode_reduced(data, plan.reduction)
+    frame = plan.frame(decoded.width, decoded.height)
+    return resample(
+        decoded.rgb,
+        frame,
+        plan.fill,
+        reduction=decoded.reduction,
+        overhang=decoded.overhang,
+        interpolation=plan.preprocessing.interpolation,
+    )
 
 
 def encoded(encoder: encoders.FrozenEncoder, pixels: Iterable[NDArray[np.uint8]]) -> Tensor:
     """(N, D) in batches as `encode_images` has them."""
     stacked = torch.from_numpy(np.stack(list(pixels)))
-    batch = -(-BATCH_PATCHES // int(np.prod(encoder.model.grid(*stacked.shape[1:3]))))
+    batch = -(-batch_patches(encoder) // int(np.prod(encoder.model.grid(*stacked.shape[1:3]))))
     mean, std = (torch.tensor(x).view(3, 1, 1) for x in (encoder.preprocessing.mean, encoder.preprocessing.std))
     vectors = []
     for part in stacked.split(batch):
@@ -315,7 +320,11 @@ def encoded(encoder: encoders.FrozenEncoder, pixels: Iterable[NDArray[np.uint8]]
 
 def run_photos(options: argparse.Namespace, device: torch.device) -> int:
     """Prints the table of photos from disk, and returns how many comparisons failed."""
-    encoder = encoders.load(options.encoder, device=device, dtype="float32")
+    if options.encoder in MODELS:
+        state, heads = random_weights(options.encoder, options.seed), MODELS[options.encoder][2]
+        encoder = encoders.from_state_dict(state, "dinov2", name=options.encoder, heads=heads, device=device)
+    else:
+        encoder = encoders.load(options.encoder, device=device, dtype="float32")
     whole, decoding, encoding = [], [], []
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.threads) as pool:
         photos = Path(folder) / "photos"
@@ -323,7 +332,7 @@ def run_photos(options: argparse.Namespace, device: torch.device) -> int:
         width, height = options.photo_size
         write_photos(photos, options.photos, width, height, options.seed)
         paths = sorted(photos.iterdir())
-        plan = plan_encoding([photos], encoder, size=options.photo_input)
+        plan = plan_encoding([photos], encoder, size=options.photo_input, fast_decode=options.fast_decode)
         few = [pixels_of(plan, path) for path in paths[:8]]
         encoded(encoder, few)
         for number in range(options.rounds):
@@ -334,6 +343,7 @@ def run_photos(options: argparse.Namespace, device: torch.device) -> int:
                 encoder,
                 out=Path(folder) / f"store{number}",
                 size=options.photo_input,
+                fast_decode=options.fast_decode,
                 workers=options.threads,
             )
             between = time.perf_counter()
@@ -348,7 +358,7 @@ def run_photos(options: argparse.Namespace, device: torch.device) -> int:
         kilobytes = sum(path.stat().st_size for path in paths) / len(paths) / 1e3
     print(
         f"{options.photos} JPEG files of {width}×{height} px, {kilobytes:.0f} kB each; {options.encoder} at "
-        f"{plan.preprocessing.crop} px, float32; {options.rounds} rounds, files in the system's cache\n"
+        f"{plan.preprocessing.crop} px, float32{', fast decode' * options.fast_decode}; {options.rounds} rounds, files in the system's cache\n"
     )
     print(f"{'':42}{'images/s':>10}{'from':>9}{'to':>9}")
     added = [a + b for a, b in zip(decoding, encoding, strict=True)]
@@ -370,23 +380,6 @@ def run_photos(options: argparse.Namespace, device: torch.device) -> int:
 
 
 # The table
-
-
-def machine(threads: int, device: torch.device) -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    native = "multiplies" if multiplies_bfloat16(device) else "does not multiply"
-    return (
-        f"{model}, {os.cpu_count()} cores, {threads} threads{load}; torch uses {torch.backends.cpu.get_cpu_capability()}\n"
-        f"encoders on {where}, which {native} bfloat16 natively\n"
-        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, OpenCV {cv2.__version__}, "
-        f"transformers {transformers_version() or 'not installed'}, fewmatch {fewmatch.__version__} in {Path(fewmatch.__file__).parents[1]}"
-    )
 
 
 def print_table(results: dict[Case, Rates], device: torch.device) -> None:
@@ -411,20 +404,25 @@ def print_table(results: dict[Case, Rates], device: torch.device) -> None:
             f"{name:40}{statistics.median(rates.ours):10.2f}{compared}{statistics.median(rates.product) / 1e9:10.1f}"
             f"{statistics.median(shares):8.0%}{min(shares):6.0%}{max(shares):6.0%}{theirs:>8}"
         )
-    if transformers_version() is None:
+        if rates.compiled:
+            gains = [a / b for a, b in zip(rates.compiled, rates.ours, strict=True)]
+            print(
+                f"{'  ' + COMPILED:40}{statistics.median(rates.compiled):10.2f}, {statistics.median(gains):.2f}× "
+                f"({min(gains):.2f}× to {max(gains):.2f}×) of {OURS} not compiled"
+            )
+    if version("transformers") is None:
         print(f"{THEIRS} is not installed: pip install --target DIR -c constraints.txt transformers; PYTHONPATH=DIR")
     print(
         "\nratio: fewmatch's images/s to those of transformers in the same round; the median of the rounds, the lowest and the highest.\n"
         f"product: {PRODUCT}, x·yᵀ of square matrices of this dtype, by torch, into memory that is there already.\n"
         "share: fewmatch's FLOP/s (see `flops`) to the product's of the same round; theirs: that of transformers, the median.\n"
+        "compiled: to fewmatch without it in the same round; compiling is not counted.\n"
         "* bfloat16 is not multiplied natively here: three rounds at most, the smallest size and batch, products of 1024 at most."
     )
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = options_parser(__doc__)
     both = ["encoders", "photos"]
     parser.add_argument("--parts", nargs="+", choices=both, default=both, help="what to run")
     parser.add_argument("--models", nargs="+", choices=list(MODELS), default=["vits14"], help="sizes of DINOv2")
@@ -432,9 +430,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", type=int, default=[224, TABLE], help="sides of the images in pixels")
     parser.add_argument("--batches", nargs="+", type=int, default=[1, 8], help="images at once")
     parser.add_argument("--photo-size", nargs=2, type=int, default=[640, 480], help="width and height of a photo")
-    parser.add_argument("--encoder", default="mini", help="of the photos")
+    parser.add_argument(
+        "--encoder", default="mini", help="of the photos: a name, or one of --models with random weights"
+    )
+    parser.add_argument("--compile", action="store_true", help="fewmatch by torch.compile as well")
+    parser.add_argument(
+        "--fast-decode", action="store_true", help="photos at a part of their size, as with --fast-decode"
+    )
     parser.add_argument("--device", default="cpu", help="of the encoders")
-    for name, default, meaning in (
+    numbers = (
         ("--photos", 200, "files on disk"),
         ("--photo-input", 128, "side of the crop that the photos' encoder gets"),
         ("--matrix", 4096, "side of the matrices of the product"),
@@ -442,12 +446,9 @@ def parse() -> argparse.Namespace:
         ("--seconds", 1.0, "that one measurement takes at least"),
         ("--seed", 0, "of weights and images"),
         ("--threads", os.cpu_count() or 1, "for every row"),
-    ):
-        parser.add_argument(name, type=type(default), default=default, help=meaning)
-    options = parser.parse_args()
-    for name in ("photos", "matrix", "rounds", "threads", "photo_input"):
-        if getattr(options, name) < 1:
-            parser.error(f"expected --{name.replace('_', '-')} of 1 or more, got {getattr(options, name)}")
+    )
+    add_numbers(parser, numbers)
+    options = parse_numbers(parser, ("photos", "matrix", "rounds", "threads", "photo_input"))
     if min(options.batches) < 1:
         parser.error(f"expected --batches of 1 or more, got {min(options.batches)}")
     for size in options.sizes:
@@ -461,7 +462,10 @@ def main() -> int:
     torch.set_num_threads(options.threads)
     cv2.setNumThreads(options.threads)
     device = choose_device(options.device)
-    print(machine(options.threads, device) + "\n")
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    native = "multiplies" if multiplies_bfloat16(device) else "does not multiply"
+    print(machine(options.threads, "opencv-python", "transformers"))
+    print(f"encoders on {where}, which {native} bfloat16 natively\n")
     failed = 0
     if "encoders" in options.parts:
         results, failed = run_encoders(options, device)

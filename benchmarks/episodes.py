@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.metadata
 import itertools
 import os
-import platform
 import random
 import statistics
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -28,6 +25,7 @@ from unittest import mock
 import numpy as np
 import threadpoolctl
 import torch
+from machine import add_numbers, machine, options_parser, parse_numbers, version
 from numpy.typing import NDArray
 
 import fewmatch
@@ -196,13 +194,6 @@ class _Unused:
     """Stands where easyfsl names a class of a package that is not here; these rows never call it."""
 
 
-def easyfsl_version() -> str | None:
-    try:
-        return importlib.metadata.version("easyfsl")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def load_easyfsl() -> SimpleNamespace | None:
     """The classes of easyfsl that work on features; None where easyfsl is not installed.
 
@@ -210,7 +201,7 @@ def load_easyfsl() -> SimpleNamespace | None:
     folders and CSV files, for progress bars. torchvision is compiled for one build of torch and does not import beside another
     (the CPU build here), so empty modules stand in while easyfsl is imported; nothing that is timed touches them.
     """
-    if easyfsl_version() is None:
+    if version("easyfsl") is None:
         return None
     named: dict[str, tuple[str, ...]] = {
         "torchvision": (),
@@ -235,6 +226,7 @@ def load_easyfsl() -> SimpleNamespace | None:
     try:
         return SimpleNamespace(
             network=importlib.import_module("easyfsl.methods").PrototypicalNetworks,
+            pt_map=importlib.import_module("easyfsl.methods").PTMAP,
             dataset=importlib.import_module("easyfsl.datasets").FeaturesDataset,
             sampler=importlib.import_module("easyfsl.samplers").TaskSampler,
         )
@@ -365,22 +357,6 @@ def in_float64(problem: Problem, center: str, count: int) -> Row:
 # The table
 
 
-def machine(threads: int) -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    blas = np.show_config(mode="dicts")["Build Dependencies"]["blas"]
-    return (
-        f"{model}, {os.cpu_count()} cores, {threads} threads{load}\n"
-        f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"numpy {np.__version__} ({blas['name']} {blas['version']}), fewmatch {fewmatch.__version__}, "
-        f"easyfsl {easyfsl_version() or 'not installed'}"
-    )
-
-
 def print_table(problem: Problem, rows: list[Row]) -> int:
     """The rows with their ratios to fewmatch at the same centring. Returns how many predictions really differ from fewmatch's."""
     total, asked = len(problem.episodes), problem.episodes.ways * problem.episodes.queries
@@ -438,10 +414,8 @@ def print_checks(problem: Problem, rows: list[Row]) -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    for name, default, meaning in (
+    parser = options_parser(__doc__)
+    numbers = (
         ("--episodes", 10_000, "episodes that fewmatch runs"),
         ("--ways", 5, "classes per episode"),
         ("--shots", 5, "supports per class"),
@@ -454,20 +428,16 @@ def parse() -> argparse.Namespace:
         ("--threads", os.cpu_count() or 1, "for every row"),
         ("--naive-episodes", 10_000, "episodes that each NumPy loop runs, at most"),
         ("--easyfsl-episodes", 1000, "episodes that each row of easyfsl runs, at most"),
-    ):
-        parser.add_argument(name, type=type(default), default=default, help=meaning)
-    options = parser.parse_args()
-    for name in ("naive_episodes", "easyfsl_episodes", "threads", "episodes"):
-        if getattr(options, name) < 1:
-            parser.error(f"expected --{name.replace('_', '-')} of 1 or more, got {getattr(options, name)}")
-    return options
+    )
+    add_numbers(parser, numbers)
+    return parse_numbers(parser, ("naive_episodes", "easyfsl_episodes", "threads", "episodes"))
 
 
 def main() -> int:
     options = parse()
     torch.set_num_threads(options.threads)
     with threadpoolctl.threadpool_limits(limits=options.threads):
-        print(machine(options.threads))
+        print(machine(options.threads, "easyfsl"))
         problem = make_problem(options)
         print(
             f"{options.episodes} episodes, {options.ways}-way {options.shots}-shot {options.queries}-query, D = {options.dims}, "

@@ -9,9 +9,7 @@ All find the same pairs of the same unit vectors; a difference that rounding doe
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -24,6 +22,7 @@ import cv2
 import numpy as np
 import threadpoolctl
 import torch
+from machine import add_numbers, machine, options_parser, parse_numbers, version
 from numpy.typing import NDArray
 
 import fewmatch
@@ -67,13 +66,6 @@ def unit_vectors(options: argparse.Namespace) -> tuple[Vectors, Vectors]:
     return a, b
 
 
-def kornia_version() -> str | None:
-    try:
-        return importlib.metadata.version("kornia")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def searches(a: Vectors, b: Vectors, chosen: str | None = None) -> dict[str, Search]:
     """What is compared, by name; with `chosen`, that one alone."""
     x, y = torch.from_numpy(a), torch.from_numpy(b)
@@ -102,7 +94,7 @@ def searches(a: Vectors, b: Vectors, chosen: str | None = None) -> dict[str, Sea
             return None
 
         found[PRODUCT] = product
-    if kornia_version() is not None and chosen in (None, KORNIA):
+    if version("kornia") is not None and chosen in (None, KORNIA):
         from kornia.feature import match_mnn
 
         def kornia() -> Pairs:
@@ -185,20 +177,6 @@ def differing(a: Vectors, b: Vectors, pairs: NDArray[np.int64], ours: NDArray[np
 # The table
 
 
-def machine(threads: int) -> str:
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line.partition(":")[2].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
-        model = names[0] if names else model
-    load = f", load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    return (
-        f"{model}, {os.cpu_count()} cores, {threads} threads{load}; torch uses {torch.backends.cpu.get_cpu_capability()}\n"
-        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, OpenCV {cv2.__version__}, "
-        f"kornia {kornia_version() or 'not installed'}, fewmatch {fewmatch.__version__}"
-    )
-
-
 def print_table(rows: dict[str, Row], a: Vectors, b: Vectors) -> int:
     """Prints the rows, and returns how many pairs really differ from fewmatch's."""
     print(
@@ -232,10 +210,8 @@ def print_table(rows: dict[str, Row], a: Vectors, b: Vectors) -> int:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
-    for name, default, meaning in (
+    parser = options_parser(__doc__)
+    numbers = (
         ("--rows", 14_400, "vectors in the first set"),
         ("--columns", 14_400, "vectors in the second set"),
         ("--dims", 384, "length of a vector"),
@@ -243,14 +219,10 @@ def parse() -> argparse.Namespace:
         ("--opencv-rounds", 2, "times that OpenCV runs, at most"),
         ("--seed", 0, "of the vectors"),
         ("--threads", os.cpu_count() or 1, "for every row"),
-    ):
-        parser.add_argument(name, type=int, default=default, help=meaning)
+    )
+    add_numbers(parser, numbers)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    for name in ("rows", "columns", "dims", "rounds", "opencv_rounds", "threads"):
-        if getattr(options, name) < 1:
-            parser.error(f"expected --{name.replace('_', '-')} of 1 or more, got {getattr(options, name)}")
-    return options
+    return parse_numbers(parser, ("rows", "columns", "dims", "rounds", "opencv_rounds", "threads"))
 
 
 def main() -> int:
@@ -261,7 +233,7 @@ def main() -> int:
         if options.measure:
             print(peak_beyond_inputs(options))
             return 0
-        print(machine(options.threads))
+        print(machine(options.threads, "opencv-python", "kornia"))
         print(
             f"{options.rows} × {options.columns} unit vectors, D = {options.dims}, float32; {options.rounds} rounds, "
             f"at most {options.opencv_rounds} with OpenCV\n"

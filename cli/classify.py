@@ -131,6 +131,7 @@ def classify(
     raw: options.Raw = False,
     facet: options.Facet = "token",
     stride: options.Stride = None,
+    crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
     compile: options.Compile = False,
     device: options.Device = "auto",
@@ -177,6 +178,7 @@ def classify(
         raw=raw,
         facet=facet,
         stride=stride,
+        crops=crops,
         fast_decode=fast_decode,
         compile=compile,
     )

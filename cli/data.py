@@ -36,6 +36,9 @@ class EncodingChoice:
     raw: bool = False
     facet: str = "token"
     stride: int | None = None
+    fast_decode: bool = False
+    compile: bool = False
+    crops: int | None = None
     said: EncodingChoice | None = None  # before `like` filled in what the user left open
 
     @cached_property
@@ -51,6 +54,7 @@ class EncodingChoice:
                 dtype=self.dtype or "auto",
                 trust_digest=self.trust_digest,
                 stride=self.stride,
+                compile=self.compile,
                 note=note,
                 progress=progress,
             )
@@ -72,6 +76,8 @@ class EncodingChoice:
             layer=self.layer if told or tap.layers is None else "+".join(map(str, tap.layers)),
             raw=self.raw if told else not tap.norm,
             facet=self.facet if told else tap.facet,
+            fast_decode=self.fast_decode or decoded_fast(key),
+            crops=self.crops or key["preprocessing"].get("crops"),
             said=self.said or self,
         )
 
@@ -90,6 +96,8 @@ class EncodingChoice:
             ("--layer", said.layer, "last" if tap.layers is None else "+".join(map(str, tap.layers))),
             ("--raw", said.raw or None, not tap.norm),
             ("--facet", None if said.facet == "token" else said.facet, tap.facet),
+            ("--crops", said.crops, key["preprocessing"].get("crops", 1)),
+            ("--fast-decode", said.fast_decode or None, decoded_fast(key)),
         ):
             if asked is not None and got not in (asked, Path(str(asked)).stem, Path(str(asked)).name):
                 raise InputError(
@@ -146,7 +154,13 @@ def open_features(paths: Sequence[Path], choice: EncodingChoice, description: st
         choice.check(store.key, stores[0])
         yield FeatureSource(store.key, len(store.rows), store.portions())
         return
-    plan = plan_encoding(paths, choice.loaded, size=choice.size)
+    plan = plan_encoding(
+        paths,
+        choice.loaded,
+        size=choice.size,
+        fast_decode=choice.fast_decode,
+        crops=1 if choice.crops is None else choice.crops,
+    )
     with contextlib.ExitStack() as stack:
         update = stack.enter_context(output.progress(description))
         folder = (
@@ -188,8 +202,11 @@ class LabelledData:
     rows: list[dict[str, Any]] | None
 
 
-def read_table(data: Path, choice: EncodingChoice) -> LabelledData:
-    """The table of DATA: a folder of class folders (or a CSV list with labels), a feature store with labels, or an .npz."""
+def read_table(data: Path, choice: EncodingChoice, *, unlabelled: bool = False) -> LabelledData:
+    """The table of DATA: a folder of class folders (or a CSV list with labels), a feature store with labels, or an .npz.
+
+    With `unlabelled`, images without a label are taken too, under the label "": a split file may give theirs.
+    """
     from encoders import InputError
     from fewshot import read_npz, table_of_images
 
@@ -199,7 +216,7 @@ def read_table(data: Path, choice: EncodingChoice) -> LabelledData:
         return LabelledData(read_npz(data), None, [], None)
     key, rows, vectors = read_features([data], choice, f"encoding {output.printable(data.name)}")
     usable = [row for row in rows if row["status"] == "ok"]
-    labelled = [i for i, row in enumerate(usable) if row["label"] is not None]
+    labelled = [i for i, row in enumerate(usable) if unlabelled or row["label"] is not None]
     if not labelled:
         reason = (
             "holds no usable image"
@@ -209,10 +226,11 @@ def read_table(data: Path, choice: EncodingChoice) -> LabelledData:
         output.list_skipped([row for row in rows if row["status"] != "ok"])
         raise InputError(f"{data} {reason}")
     skipped = [row for row in rows if row["status"] != "ok"]
-    skipped += [row | {"reason": "no-label: not in a class folder"} for row in usable if row["label"] is None]
+    if not unlabelled:
+        skipped += [row | {"reason": "no-label: not in a class folder"} for row in usable if row["label"] is None]
     table = table_of_images(
         vectors[labelled],
-        [usable[i]["label"] for i in labelled],
+        [usable[i]["label"] or "" for i in labelled],
         [usable[i]["path"] for i in labelled],
         data.resolve().name,
     )
@@ -290,6 +308,7 @@ def open_maps(
             keep="patches",
             size=default_size(choice.loaded) if choice.size is None and default_size else choice.size,
             resize=choice.resize or "keep",
+            fast_decode=choice.fast_decode,
             progress=update,
         )
         place = {row["path"]: i for i, row in enumerate(store.images)}
@@ -322,6 +341,11 @@ def read_base(base: Path | None, choice: EncodingChoice) -> np.ndarray | None:
     return vectors
 
 
+def decoded_fast(key: dict[str, Any]) -> bool:
+    """Whether features were made with --fast-decode."""
+    return "fast" in str(key["decoder"])
+
+
 def encoder_json(key: dict[str, Any] | None) -> dict[str, Any] | None:
     """The entry `encoder` of results; None where features came without one."""
     if key is None:
@@ -337,6 +361,8 @@ def encoder_json(key: dict[str, Any] | None) -> dict[str, Any] | None:
         }
         | ({"resize": preprocessing["rule"]} if key["keep"] == "patches" else {})
         | ({"stride": facts["stride"]} if "stride" in facts else {})
+        | ({"fast_decode": True} if decoded_fast(key) else {})
+        | ({"crops": preprocessing["crops"]} if "crops" in preprocessing else {})
     )
 
 
@@ -348,4 +374,6 @@ def encoder_words(key: dict[str, Any] | None) -> str:
     rule = facts.get("resize", "keep")
     layer = "" if facts["layer"] == "last" else f", layer {facts['layer']}"
     layer += f", stride {facts['stride']}" if "stride" in facts else ""
+    layer += f", {facts['crops']} crops" if "crops" in facts else ""
+    layer += ", fast decode" if "fast_decode" in facts else ""
     return f"{facts['name']} at {facts['size']} px{'' if rule == 'keep' else f' ({rule})'}{layer}, {facts['dtype']}"

@@ -30,6 +30,9 @@ def encode(
     raw: options.Raw = False,
     facet: options.Facet = "token",
     stride: options.Stride = None,
+    crops: options.Crops = None,
+    fast_decode: options.FastDecode = False,
+    compile: options.Compile = False,
     resize: options.Resize = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -52,11 +55,30 @@ def encode(
     if not parts:
         raise InputError(f"no part {shard}: expected I/N such as 1/4")
     choice = EncodingChoice(
-        encoder, device, dtype, size, trust_digest=trust_digest, layer=layer, raw=raw, facet=facet, stride=stride
+        encoder,
+        device,
+        dtype,
+        size,
+        trust_digest=trust_digest,
+        layer=layer,
+        raw=raw,
+        facet=facet,
+        stride=stride,
+        crops=crops,
+        fast_decode=fast_decode,
+        compile=compile,
     )
     rule = resize or "keep"
     if keep == "patches":
-        plan = plan_encoding(images, choice.loaded, keep=keep, size=size, resize=rule)
+        plan = plan_encoding(
+            images,
+            choice.loaded,
+            keep=keep,
+            size=size,
+            resize=rule,
+            fast_decode=fast_decode,
+            crops=1 if crops is None else crops,
+        )
         existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
         needed, free = plan.expected_bytes(), shutil.disk_usage(existing).free
         output.note(
@@ -75,6 +97,8 @@ def encode(
             keep=keep,
             size=size,
             resize=rule,
+            fast_decode=fast_decode,
+            crops=1 if crops is None else crops,
             shard=(int(parts[1]), int(parts[2])),
             overwrite=overwrite,
             strict=strict,

@@ -127,6 +127,7 @@ def episodes(
     raw: options.Raw = False,
     facet: options.Facet = "token",
     stride: options.Stride = None,
+    crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
     compile: options.Compile = False,
     device: options.Device = "auto",
@@ -181,6 +182,7 @@ def episodes(
             raw=raw,
             facet=facet,
             stride=stride,
+            crops=crops,
             fast_decode=fast_decode,
             compile=compile,
         )

@@ -36,6 +36,8 @@ def match(
     raw: options.Raw = False,
     facet: options.Facet = "token",
     stride: options.Stride = None,
+    fast_decode: options.FastDecode = False,
+    compile: options.Compile = False,
     resize: options.Resize = None,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -68,6 +70,8 @@ def match(
         raw=raw,
         facet=facet,
         stride=stride,
+        fast_decode=fast_decode,
+        compile=compile,
     )
     with open_maps(images, choice) as maps:
         if not json:

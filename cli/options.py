@@ -35,7 +35,20 @@ Encoder = Annotated[
         "-e",
         "--encoder",
         metavar="NAME",
-        help=f"Encoder by name (see `fewmatch encoders`) or weights file; by default {DEFAULT_ENCODER}, or the store's.",
+        help="Encoder by name (see `fewmatch encoders`), weights file, hf:REPOSITORY or hf:FOLDER; "
+        f"by default {DEFAULT_ENCODER}, or the store's.",
+        autocompletion=encoder_names,
+    ),
+]
+Encoders = Annotated[
+    list[str] | None,
+    typer.Option(
+        "-e",
+        "--encoder",
+        metavar="NAME",
+        help="Encoder by name (see `fewmatch encoders`), weights file, hf:REPOSITORY or hf:FOLDER; "
+        f"by default {DEFAULT_ENCODER}, or the store's. "
+        "Give it again for several, whose features are put side by side.",
         autocompletion=encoder_names,
     ),
 ]
@@ -85,6 +98,24 @@ Stride = Annotated[
         "--stride",
         metavar="PIXELS",
         help="Pixels from one patch to the next; less than the patch size gives denser patches that overlap, and takes longer.",
+    ),
+]
+FastDecode = Annotated[
+    bool,
+    typer.Option(
+        "--fast-decode",
+        help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, and features differ a little.",
+    ),
+]
+Compile = Annotated[
+    bool,
+    typer.Option("--compile", help="Compile the network with torch.compile first, which takes a minute or less."),
+]
+Crops = Annotated[
+    int | None,
+    typer.Option(
+        "--crops",
+        help="Average the vectors of 1 crop (the centre; the default), 5 (and the corners) or 10 (and their mirror images).",
     ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Same seed, same episodes.")]

@@ -73,6 +73,8 @@ def pca(
     raw: options.Raw = False,
     facet: options.Facet = "token",
     stride: options.Stride = None,
+    fast_decode: options.FastDecode = False,
+    compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
     no_cache: options.NoCache = False,
@@ -110,6 +112,8 @@ def pca(
         raw=raw,
         facet=facet,
         stride=stride,
+        fast_decode=fast_decode,
+        compile=compile,
     )
     with open_maps(images, choice, default_size=_display_size) as found:
         if not json:

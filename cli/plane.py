@@ -66,6 +66,7 @@ def plane(
     raw: options.Raw = False,
     facet: options.Facet = "token",
     stride: options.Stride = None,
+    crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
     compile: options.Compile = False,
     device: options.Device = "auto",
@@ -103,6 +104,7 @@ def plane(
         raw=raw,
         facet=facet,
         stride=stride,
+        crops=crops,
         fast_decode=fast_decode,
         compile=compile,
     )

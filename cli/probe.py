@@ -61,6 +61,7 @@ def probe(
     raw: options.Raw = False,
     facet: options.Facet = "token",
     stride: options.Stride = None,
+    crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
     compile: options.Compile = False,
     device: options.Device = "auto",
@@ -104,6 +105,7 @@ def probe(
         raw=raw,
         facet=facet,
         stride=stride,
+        crops=crops,
         fast_decode=fast_decode,
         compile=compile,
     )

@@ -6,6 +6,13 @@ import torch
 
 from encoders.errors import InputError
 
+#: Patches in one batch: on a CPU, where more would not be faster; and at most on an accelerator.
+BATCH_PATCHES, MOST_PATCHES = 8192, 65_536
+
+#: Numbers that a forward pass holds for each patch at its peak, in widths of a token: the stream, its norm, queries, keys and values, and
+#: the four-fold layer before and after its activation, with as much again for what the allocator cannot use.
+WIDTHS_PER_PATCH = 32
+
 DeviceLike = str | torch.device
 DtypeLike = str | torch.dtype
 
@@ -56,6 +63,22 @@ def multiplies_bfloat16(device: torch.device) -> bool:
         probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
         return bool(probe and probe())
     return False
+
+
+def batch_patches(encoder: object) -> int:
+    """How many patches a batch of this encoder holds, about.
+
+    On a CPU always `BATCH_PATCHES`, so that equal work gives equal bytes there. On CUDA what half of the memory that is free now has room
+    for, between an eighth of that and `MOST_PATCHES`. Elsewhere there is no such question to ask, and it is as on a CPU.
+    """
+    device = getattr(encoder, "device", None)
+    if device is None or torch.device(device).type != "cuda":
+        return BATCH_PATCHES
+    dtype = getattr(encoder, "dtype", torch.float32)
+    # What torch keeps for itself and does not use now counts as free, or every shard would get smaller batches than the one before.
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    per_patch = WIDTHS_PER_PATCH * int(getattr(encoder, "embed_dim", 1024)) * dtype.itemsize
+    return int(min(MOST_PATCHES, max(BATCH_PATCHES // 8, free // 2 // per_patch)))
 
 
 def dtype_name(dtype: torch.dtype) -> str:

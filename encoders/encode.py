@@ -17,11 +17,12 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from encoders.claim import claim, locked, writing
+from encoders.devices import batch_patches
 from encoders.earlier import EarlierRows
 from encoders.errors import FewmatchError, ImageError, InputError, StoreDamagedError
 from encoders.features import Encoder, Features
 from encoders.frame import Frame, resample
-from encoders.images import decode, read_bytes
+from encoders.images import decode_reduced, read_bytes
 from encoders.listing import ListedImage
 from encoders.plan import EncodingPlan, cache_folder, plan_encoding, stride_of
 from encoders.store import (
@@ -40,8 +41,8 @@ from encoders.store import (
 #: Called with (images done, images in all, images skipped) after every batch.
 Progress = Callable[[int, int, int], None]
 
-#: One batch holds about this many patches. It depends on nothing else, so that equal work gives equal bytes.
-BATCH_PATCHES = 8192
+#: As many images as these are decoded ahead of the encoder, or a batch of them if that is more; never more than the second number.
+AHEAD = (64, 1024)
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -55,6 +56,8 @@ def encode_images(
     keep: Keep = "global",
     size: int | None = None,
     resize: str = "keep",
+    fast_decode: bool = False,
+    crops: int = 1,
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     strict: bool = False,
@@ -76,6 +79,9 @@ def encode_images(
         size: side of the crop, or with `patches` the side that `resize` speaks of, in pixels; None is the encoder's default.
         resize: with `patches`, one of `encoders.frame.RESIZE_RULES`: keep (all of the image in its shape, short side `size`), crop, pad
             or squash.
+        fast_decode: decode JPEGs at 1/2, 1/4 or 1/8 of their size where that leaves two pixels or more for each one that the encoder
+            gets. Features differ a little (docs/encoders.md), so they are kept apart; frames are those of the original images.
+        crops: with `global`, how many crops of an image are averaged: 1, the centre; 5, and the corners; 10, and their mirror images.
         shard: (i, n) does the i-th of n parts of the work, counted from 1; whoever finishes last completes the store.
         overwrite: drop what the folder holds of other images, or for another encoder or size; only files of a store are removed.
         strict: stop at the first image that cannot be used.
@@ -91,7 +97,16 @@ def encode_images(
         OutputExistsError: `out` holds something else, or another process is writing it.
         ImageError: with `strict`, the first image that cannot be used.
     """
-    plan = plan_encoding(paths, encoder, keep=keep, size=size, resize=resize, shard_images=shard_images)
+    plan = plan_encoding(
+        paths,
+        encoder,
+        keep=keep,
+        size=size,
+        resize=resize,
+        shard_images=shard_images,
+        fast_decode=fast_decode,
+        crops=crops,
+    )
     folder = Path(out) if out is not None else cache_folder(plan)
     steps = _steps(plan, folder, shard, overwrite, strict, out is None, workers, progress)
     rows: list[Row] = []
@@ -283,22 +298,25 @@ def _encode_shard(
         if known[2] is not None:
             patches[i] = known[2]
 
-    buckets: dict[tuple[int, int], list[tuple[int, UInt8[np.ndarray, "h w 3"]]]] = {}
+    buckets: dict[tuple[int, int], list[tuple[int, UInt8[np.ndarray, "c h w 3"]]]] = {}
 
-    def flush(bucket: list[tuple[int, UInt8[np.ndarray, "h w 3"]]]) -> None:
-        batch_vectors, batch_patches = _forward(plan, np.stack([pixels for _, pixels in bucket]))
+    def flush(bucket: list[tuple[int, UInt8[np.ndarray, "c h w 3"]]]) -> None:
+        batch_vectors, batch_patches = _forward(plan, np.concatenate([pixels for _, pixels in bucket]))
+        batch_vectors = batch_vectors.view(len(bucket), plan.crops, -1).mean(dim=1)
         for position, (i, _) in enumerate(bucket):
             vectors[i] = batch_vectors[position]
             if batch_patches is not None:
                 patches[i] = batch_patches[position]
         bucket.clear()
 
-    def prepare(i: int) -> tuple[int, Row, UInt8[np.ndarray, "h w 3"] | None]:
+    def prepare(i: int) -> tuple[int, Row, UInt8[np.ndarray, "c h w 3"] | None]:
         row, pixels = _prepare(plan, images[i], facts[i])
         return i, row, pixels
 
+    most = batch_patches(plan.encoder)
+    window = min(AHEAD[1], max(AHEAD[0], most // (plan.preprocessing.crop // plan.encoder.patch_size) ** 2))
     bad = 0
-    for finished, (i, row, pixels) in enumerate(_ahead(pool, prepare, todo, window=64), start=1):
+    for finished, (i, row, pixels) in enumerate(_ahead(pool, prepare, todo, window), start=1):
         rows[i] = row
         if pixels is None:
             if strict:
@@ -308,7 +326,7 @@ def _encode_shard(
             frame = Frame.from_json(row["frame"])
             bucket = buckets.setdefault(frame.grid, [])
             bucket.append((i, pixels))
-            if len(bucket) * frame.grid[0] * frame.grid[1] >= BATCH_PATCHES:
+            if len(bucket) * plan.crops * frame.grid[0] * frame.grid[1] >= most:
                 flush(bucket)
         advance(len(images) - len(todo) + finished - sum(map(len, buckets.values())), bad)
     for grid in sorted(buckets):
@@ -328,18 +346,31 @@ def _encode_shard(
 
 def _prepare(
     plan: EncodingPlan, image: ListedImage, fact: tuple[int, int]
-) -> tuple[Row, UInt8[np.ndarray, "h w 3"] | None]:
-    """Read, decode and resize one image; never raises for what is wrong with the image."""
+) -> tuple[Row, UInt8[np.ndarray, "c h w 3"] | None]:
+    """Read, decode and resize one image, (crops, h, w, 3); never raises for what is wrong with the image."""
     row: Row = {"path": image.name, "size": fact[0], "mtime_ns": fact[1], "sha256": None, "note": None, "frame": None}
     try:
         data = read_bytes(image.path)
         row["sha256"] = hashlib.sha256(data).hexdigest()
-        rgb, row["note"] = decode(data)
-        frame = plan.frame(rgb.shape[1], rgb.shape[0])
-        pixels = resample(rgb, frame, plan.fill)
+        decoded = decode_reduced(data, plan.reduction)
+        row["note"] = decoded.note
+        frame = plan.frame(decoded.width, decoded.height)
+        crops = [
+            resample(
+                decoded.rgb,
+                place,
+                plan.fill,
+                reduction=decoded.reduction,
+                overhang=decoded.overhang,
+                interpolation=plan.preprocessing.interpolation,
+            )
+            for place in (frame, *plan.other_frames(decoded.width, decoded.height))
+        ]
+        if plan.crops == 10:
+            crops += [crop[:, ::-1] for crop in crops]
     except ImageError as error:
         return row | {"status": "skipped", "reason": str(error)}, None
-    return row | {"status": "ok", "reason": None, "frame": frame.to_json()}, pixels
+    return row | {"status": "ok", "reason": None, "frame": frame.to_json()}, np.stack(crops)
 
 
 def _forward(

@@ -113,15 +113,26 @@ def _points(first: Any, second: Any) -> tuple[Float[np.ndarray, "*s"], Float[np.
     return one, other
 
 
-def crop_frame(width: int, height: int, *, resize: int, crop: int, patch: int) -> Frame:
-    """Short side to `resize`, then the central square of side `crop`: the classification rule.
+def crop_frame(
+    width: int,
+    height: int,
+    *,
+    resize: int,
+    crop: int,
+    patch: int,
+    squash: bool = False,
+    place: tuple[float, float] = (0.5, 0.5),
+) -> Frame:
+    """Short side (with `squash`: both sides) to `resize`, then the central square of side `crop`: the classification rule.
+
+    `place` puts the square elsewhere: (0, 0) into the corner at the left and top, (1, 1) into that at the right and bottom.
 
     Rounding is torchvision's, which the published evaluations used: the long side is truncated to whole pixels, the crop's
     corner rounded half to even.
     """
     short = min(width, height)
-    new_width = resize if width == short else int(resize * width / short)
-    new_height = resize if height == short else int(resize * height / short)
+    new_width = resize if squash or width == short else int(resize * width / short)
+    new_height = resize if squash or height == short else int(resize * height / short)
     return Frame(
         width=width,
         height=height,
@@ -129,7 +140,7 @@ def crop_frame(width: int, height: int, *, resize: int, crop: int, patch: int) -
         patch=patch,
         stride=patch,
         scale=(new_width / width, new_height / height),
-        offset=(float(round((new_width - crop) / 2)), float(round((new_height - crop) / 2))),
+        offset=(float(round((new_width - crop) * place[0])), float(round((new_height - crop) * place[1]))),
     )
 
 
@@ -212,24 +223,39 @@ def resized_frame(width: int, height: int, *, size: int, patch: int, rule: Resiz
 
 
 def resample(
-    image: UInt8[np.ndarray, "H W 3"], frame: Frame, fill: tuple[int, int, int] = (0, 0, 0)
+    image: UInt8[np.ndarray, "H W 3"],
+    frame: Frame,
+    fill: tuple[int, int, int] = (0, 0, 0),
+    *,
+    reduction: int = 1,
+    overhang: tuple[int, int] = (0, 0),
+    interpolation: str = "bicubic",
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """The pixels that the encoder gets: the image resized, cropped and padded as its frame says. `fill` is the padding's colour.
+    """The pixels that the encoder gets: the image resized, cropped and padded as its frame says.
+
+    Args:
+        image: the original, or the original reduced (see `encoders.images.Decoded`); the frame is the original's in either case.
+        fill: the padding's colour.
+        reduction: original pixels on a side of one of the image's. overhang: how many of them the image begins left of and above the original.
+        interpolation: Pillow's antialiased `bicubic`, `bilinear` or `lanczos`.
 
     Raises:
         ValueError: the image has another size than the frame says, or padding would begin inside a pixel.
     """
-    if (image.shape[1], image.shape[0]) != (frame.width, frame.height):
+    wide, high = (-(-length // reduction) for length in (frame.width, frame.height))
+    if (image.shape[1], image.shape[0]) != (wide, high):
         raise ValueError(
-            f"expected an image of {frame.width}×{frame.height} px as in its frame, got {image.shape[1]}×{image.shape[0]}"
+            f"expected an image of {wide}×{high} px as in its frame, got {image.shape[1]}×{image.shape[0]}"
         )
     height, width = frame.input_size
     (sx, sy), (ox, oy) = frame.scale, frame.offset
     # The part of the input that the image covers, in pixels of the input.
     left, right = _covered(-ox, frame.width * sx - ox, width)
     top, bottom = _covered(-oy, frame.height * sy - oy, height)
-    box = ((left + ox) / sx, (top + oy) / sy, (right + ox) / sx, (bottom + oy) / sy)
-    pixels = _resized(image, box, bottom - top, right - left)
+    edges = ((left + ox) / sx, (top + oy) / sy, (right + ox) / sx, (bottom + oy) / sy)
+    x0, y0, x1, y1 = ((edge + before) / reduction for edge, before in zip(edges, 2 * overhang, strict=True))
+    box = (x0, y0, x1, y1)
+    pixels = _resized(image, box, bottom - top, right - left, interpolation)
     if pixels.shape[:2] == (height, width):
         return pixels
     canvas = np.empty((height, width, 3), np.uint8)
@@ -250,9 +276,9 @@ def _covered(first: float, last: float, length: int) -> tuple[int, int]:
 
 
 def _resized(
-    image: UInt8[np.ndarray, "H W 3"], box: tuple[float, float, float, float], height: int, width: int
+    image: UInt8[np.ndarray, "H W 3"], box: tuple[float, float, float, float], height: int, width: int, rule: str
 ) -> UInt8[np.ndarray, "h w 3"]:
-    """A box of the image at another size: Pillow's antialiased bicubic, computed for what is in the box only.
+    """A box of the image at another size: Pillow's antialiased filter, computed for what is in the box only.
 
     Resizing the box alone equals resizing everything and cropping, because Pillow's filter reads the pixels outside the box
     too; it costs less, and a 1×5000 image does not become 128×640000 on the way. (Pillow keeps the box in single precision:
@@ -263,10 +289,16 @@ def _resized(
     # The division in the box can overshoot the border by one rounding error, which Pillow refuses.
     left, top = max(left, 0.0), max(top, 0.0)
     right, bottom = min(right, float(image.shape[1])), min(bottom, float(image.shape[0]))
-    reach = 2 * max(1.0, (bottom - top) / height) + 1  # the bicubic filter's half-width, and a pixel for rounding
+    resampling, half_width = _FILTERS[rule]
+    reach = half_width * max(1.0, (bottom - top) / height) + 1  # and a pixel for rounding
     first, last = max(0, math.floor(top - reach)), min(image.shape[0], math.ceil(bottom + reach))
-    wide = Image.fromarray(image[first:last]).resize((width, last - first), _BICUBIC, (left, 0, right, last - first))
-    return np.asarray(wide.resize((width, height), _BICUBIC, (0, top - first, width, bottom - first)))
+    wide = Image.fromarray(image[first:last]).resize((width, last - first), resampling, (left, 0, right, last - first))
+    return np.asarray(wide.resize((width, height), resampling, (0, top - first, width, bottom - first)))
 
 
-_BICUBIC = Image.Resampling.BICUBIC
+#: Pillow's filters and their half-widths in pixels of the smaller image.
+_FILTERS = {
+    "bilinear": (Image.Resampling.BILINEAR, 1),
+    "bicubic": (Image.Resampling.BICUBIC, 2),
+    "lanczos": (Image.Resampling.LANCZOS, 3),
+}

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,9 @@ from encoders.errors import ImageError
 
 #: Raised when decoding or resizing changes pixels: features made before and after must not be mixed.
 DECODER_VERSION = 1
+
+#: By how much a JPEG can be reduced while it is decoded, the most first.
+REDUCTIONS = (8, 4, 2)
 
 #: The limit at which Pillow speaks of a decompression bomb. An image above it is skipped before its pixels are allocated.
 MAX_PIXELS = 178_956_970
@@ -107,13 +111,52 @@ def decode(data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], str | None]:
     Raises:
         ImageError: with one of `REASONS`.
     """
+    decoded = decode_reduced(data, lambda *_: 1)
+    return decoded.rgb, decoded.note
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded picture, which may be smaller than its original.
+
+    rgb: (h, w, 3) uint8, upright; ⌈height / reduction⌉ × ⌈width / reduction⌉ pixels, each for a square of the original's.
+    width, height: of the original as displayed.
+    reduction: original pixels on a side of one pixel of `rgb`; 1 is the original itself.
+    overhang: how many original pixels `rgb` begins left of and above the original: the reduced pixels are counted from the corner where
+        the file begins, which in a picture that EXIF turns is another one.
+    note: as in `ImageFile`.
+    """
+
+    rgb: UInt8[np.ndarray, "h w 3"]
+    width: int
+    height: int
+    reduction: int = 1
+    overhang: tuple[int, int] = (0, 0)
+    note: str | None = None
+
+
+def decode_reduced(data: bytes, reduction: Callable[[int, int], int]) -> Decoded:
+    """As `decode`, but a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, by libjpeg's smaller inverse transforms: faster, and not
+    the same pixels as those of the whole picture made smaller (docs/encoders.md).
+
+    Args:
+        data: the bytes of an image file.
+        reduction: given the width and height of the picture as displayed, one of `REDUCTIONS` or 1. It is asked for JPEG files alone, and
+            not for those in inks (CMYK); all others are decoded whole.
+
+    Raises:
+        ImageError: with one of `REASONS`.
+    """
     try:
         with _open(data) as header:
             width, height = header.size
             if width * height > MAX_PIXELS:
                 raise ImageError("too-large", f"{width}×{height} px, more than {MAX_PIXELS:,} pixels")
             note = "first of several frames" if getattr(header, "is_animated", False) else None
-            return _pixels(data, header, note is not None), note
+            if header.format in ("JPEG", "MPO"):
+                return _decode_jpeg(data, header, reduction, note)
+            rgb = _pixels(data, header, note is not None)
+            return Decoded(rgb, rgb.shape[1], rgb.shape[0], note=note)
     except ImageError:
         raise
     # Pillow's plug-ins raise nearly anything on damaged data, so this is the one place that catches it all.
@@ -135,10 +178,6 @@ def _pixels(data: bytes, header: Image.Image, animated: bool) -> UInt8[np.ndarra
     """By OpenCV where it is as exact as Pillow and faster, or keeps 16 bits; by Pillow otherwise."""
     transparent = header.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in header.info
     exif = header.info.get("exif", b"")
-    if header.format in ("JPEG", "MPO"):
-        if not _jpeg_is_complete(data):
-            raise ImageError("truncated", "the JPEG has no end-of-image marker")
-        return _upright(_opencv_rgb(data), _orientation(exif))
     if header.format == "PNG":
         orientation = _orientation(_png_exif(data))
         return _upright(_decode_png(data, header), orientation)
@@ -149,6 +188,30 @@ def _pixels(data: bytes, header: Image.Image, animated: bool) -> UInt8[np.ndarra
     if header.format == "WEBP" and not transparent and not animated:
         return _upright(_opencv_rgb(data), _orientation(exif))
     return _upright(_decode_pillow(header, transparent), _orientation(exif))
+
+
+def _decode_jpeg(data: bytes, header: Image.Image, reduction: Callable[[int, int], int], note: str | None) -> Decoded:
+    if not _jpeg_is_complete(data):
+        raise ImageError("truncated", "the JPEG has no end-of-image marker")
+    orientation = _orientation(header.info.get("exif", b""))
+    size = header.size[::-1] if orientation in _ON_ITS_SIDE else header.size
+    # Inks become colours by products, so that averaging them before or after is not the same; and such files are rare.
+    factor = 1 if header.mode == "CMYK" else reduction(*size)
+    rgb = _upright(_opencv_rgb(data, _REDUCED[factor]), orientation)
+    if (rgb.shape[1], rgb.shape[0]) != tuple(-(-length // factor) for length in size):
+        raise ImageError("corrupt", f"{rgb.shape[1]}×{rgb.shape[0]} pixels at 1/{factor} of {size[0]}×{size[1]}")
+    left, top = (-length % factor for length in size)
+    turned = (left if orientation in (2, 3, 6, 7) else 0, top if orientation in (3, 4, 7, 8) else 0)
+    return Decoded(rgb, *size, factor, turned, note)
+
+
+_REDUCED = {
+    1: cv2.IMREAD_COLOR,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+}
+_ON_ITS_SIDE = (5, 6, 7, 8)
 
 
 def _opencv(data: bytes, flags: int) -> np.ndarray:
@@ -162,9 +225,9 @@ def _opencv(data: bytes, flags: int) -> np.ndarray:
     return pixels
 
 
-def _opencv_rgb(data: bytes) -> np.ndarray:
+def _opencv_rgb(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     # Orientation is left to `_upright`, so that one reading of EXIF holds for every format and version of OpenCV.
-    bgr = _opencv(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    bgr = _opencv(data, flags | cv2.IMREAD_IGNORE_ORIENTATION)
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
@@ -274,7 +337,7 @@ def _orientation(exif: bytes) -> int:
 
 
 def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
-    if orientation in (5, 6, 7, 8):
+    if orientation in _ON_ITS_SIDE:
         rgb = cv2.transpose(rgb)
     flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
     return rgb if flip is None else cv2.flip(rgb, flip)

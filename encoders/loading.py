@@ -11,13 +11,13 @@ from typing import Any, overload
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from encoders import catalogue
 from encoders.checkpoint import file_digest, read_weights, require_match, unwrapped, weights_file
 from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
 from encoders.download import Progress
-from encoders.errors import InputError
+from encoders.errors import FewmatchError, InputError
 from encoders.families import families, find_family, recognise
 from encoders.features import Features
 from encoders.models import Backbone
@@ -91,7 +91,7 @@ class FrozenEncoder:
             ValueError: a size that is no multiple of the patch, or a layer that is not there; `norm=False` without layers.
             InputError: a facet that the network does not have; a facet without layers.
         """
-        images = images.to(self.device, self.dtype)
+        images = images.to(self.device, self.model.image_dtype or self.dtype)
         if layers is not None:
             return self.model.intermediate(images, layers, norm, facet)
         if facet != "token":
@@ -105,6 +105,35 @@ class FrozenEncoder:
         out: Features = self.model(images)
         return out
 
+    def compile(self) -> FrozenEncoder:
+        """Compile the network's blocks by `torch.compile`, in place, for images of any size; returns the encoder itself.
+
+        All blocks of one kind share one compiled form, other layers and facets (`layers=`) run through it too, and a size that was not
+        seen before compiles nothing; the first batch of one image alone does, once more. Features differ by rounding.
+
+        Raises:
+            InputError: the network is none that is worth it (see `Backbone.compiles`).
+            FewmatchError: `torch.compile` does not work here.
+        """
+        if not self.model.compiles:
+            raise InputError(
+                f"{self.name} is a {type(self.model).__name__}, which is not compiled: only vision transformers are; leave out --compile"
+            )
+        for blocks in [module for module in self.model.modules() if isinstance(module, nn.ModuleList)]:
+            for block in blocks:
+                block.compile(dynamic=True)
+        try:
+            # Compiled here, where what is missing can be told, and not in the midst of images. Sizes of 1, and equal ones, would be
+            # compiled apart.
+            self(torch.zeros(2, 3, 3 * self.patch_size, 5 * self.patch_size))
+        except (RuntimeError, OSError) as error:
+            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            needs = "a C++ compiler (g++ or clang++)" if self.device.type == "cpu" else "Triton and a C compiler"
+            raise FewmatchError(
+                f"torch.compile failed on {self.device} ({first[:200]}): it needs {needs}; without --compile nothing is compiled"
+            ) from error
+        return self
+
     def __repr__(self) -> str:
         return f"<encoder {self.name}: {self.family}, {self.model.describe()}, {self.dtype}, {self.device}>"
 
@@ -116,6 +145,7 @@ def load(
     dtype: DtypeLike = "auto",
     trust_digest: bool = False,
     stride: int | None = None,
+    compile: bool = False,  # noqa: A002 - as torch calls it
     note: Note | None = None,
     progress: Progress | None = None,
 ) -> FrozenEncoder:
@@ -126,11 +156,13 @@ def load(
     Args:
         name_or_path: such as `mini` or `dinov2_vits14`; or a `.pth` or `.safetensors` file (official or Hugging Face layout), or a
             folder with `model.safetensors`. A name wins over a file called the same: write `./mini` for the file. `FAMILY:PATH` says the
-            family of a file whose keys leave it open, as those of DINO and MAE do.
+            family of a file whose keys leave it open, as those of DINO and MAE do. `hf:REPOSITORY` or `hf:FOLDER` is any vision backbone
+            that transformers runs (see `encoders.hugging_face.load_hugging_face`).
         device: `auto` (CUDA, then MPS, then CPU), or a torch device.
         dtype: `auto` (bfloat16 where the hardware multiplies it natively, else float32), or a torch dtype or its name.
         trust_digest: accept a file whose digest is not the one that third parties observed.
         stride: pixels from one patch to the next; less than the patch size gives overlapping, denser patches. None is the patch size.
+        compile: see `FrozenEncoder.compile`.
         note: called with lines worth showing: what is fetched, its size and licence; that a licence is non-commercial.
         progress: called with the bytes fetched and those in all (None where the server does not say).
 
@@ -138,9 +170,16 @@ def load(
         InputError: no such name and no such file; a stride that the encoder cannot have.
         WeightsMissingError: the name is known, its weights are not on this machine and cannot be fetched.
         WeightsRefusedError: the file is damaged, unsafe, or not what its name promises.
+        FewmatchError: with `compile`, where `torch.compile` does not work.
     """
     told: dict[str, Any] = {} if stride is None else {"stride": stride}
     text = os.fspath(name_or_path)
+    if text.startswith("hf:"):
+        from encoders.hugging_face import load_hugging_face
+
+        if compile:
+            raise InputError(f"{text} is run by transformers, and not compiled: leave out --compile")
+        return load_hugging_face(text.removeprefix("hf:"), device=device, dtype=dtype, stride=stride, progress=progress)
     names = {record.name for record in catalogue.checkpoints()}
     family, _, rest = text.partition(":")
     if rest and family in families():
@@ -152,7 +191,7 @@ def load(
         and (os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors"))
     ):
         path = weights_file(text)
-        return from_state_dict(
+        encoder = from_state_dict(
             read_weights(path),
             family or None,
             name=_name_of(path),
@@ -161,12 +200,14 @@ def load(
             dtype=dtype,
             **told,
         )
+        return encoder.compile() if compile else encoder
     record = catalogue.find(text)
     if record.non_commercial and note:
         note(f"{record.name}: {record.licence}, non-commercial use only")
     path = obtain(record, trust_digest=trust_digest, note=note, progress=progress)
     digest = verify(record, path, trust_digest)
-    return encoder_of(record, path, digest, device=device, dtype=dtype, **told)
+    encoder = encoder_of(record, path, digest, device=device, dtype=dtype, **told)
+    return encoder.compile() if compile else encoder
 
 
 def encoder_of(

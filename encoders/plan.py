@@ -16,7 +16,7 @@ from encoders.devices import dtype_name
 from encoders.errors import InputError
 from encoders.features import Encoder
 from encoders.frame import RESIZE_RULES, Frame, ResizeRule, crop_frame, resized_frame, with_stride
-from encoders.images import DECODER_VERSION
+from encoders.images import DECODER_VERSION, REDUCTIONS
 from encoders.listing import ListedImage, list_images
 from encoders.places import feature_cache
 from encoders.preprocessing import Preprocessing
@@ -26,6 +26,15 @@ from encoders.store import Keep, canonical, key_digest
 SHARD_IMAGES = 1024
 SHARD_BYTES = 256 * 2**20
 
+#: How many crops of an image can be averaged: the central one; it and those in the corners; all five and their mirror images
+#: (Krizhevsky et al. 2012). Places are shares of the room that is left, across and down.
+CROPS = (1, 5, 10)
+_CORNERS = ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0))
+
+#: With fast decoding a JPEG keeps at least this many pixels for each one that the encoder gets. Less would show (docs/encoders.md);
+#: another number makes other features, so `DECODER_VERSION` changes with it.
+FAST_PIXELS = 2
+
 
 @dataclass(frozen=True)
 class EncodingPlan:
@@ -33,6 +42,8 @@ class EncodingPlan:
 
     sources: what the user named, as absolute paths. images: those found there, in the order of the store.
     preprocessing: at the size asked for. shard_images: images in a shard. resize: the rule for images whose patches are kept.
+    fast_decode: whether large JPEGs are decoded at a part of their size.
+    crops: how many crops an image's vector is the mean of; see `CROPS`.
     """
 
     sources: list[str]
@@ -42,6 +53,8 @@ class EncodingPlan:
     keep: Keep = "global"
     shard_images: int = SHARD_IMAGES
     resize: ResizeRule = "keep"
+    fast_decode: bool = False
+    crops: int = 1
 
     @property
     def key(self) -> dict[str, Any]:
@@ -51,14 +64,18 @@ class EncodingPlan:
             "keep": self.keep,
             "layer": getattr(self.encoder, "layer", "last"),
             "preprocessing": self._preparation(),
-            "decoder": DECODER_VERSION,
+            "decoder": f"{DECODER_VERSION}, fast" if self.fast_decode else DECODER_VERSION,
         }
 
     def _preparation(self) -> dict[str, Any]:
         """The part of the preprocessing that is used: a default that is not must not make a store look different."""
         unused = ("dense",) if self.keep == "global" else ("resize", "crop")
         used = {name: value for name, value in self.preprocessing.to_json().items() if name not in unused}
-        return used | {"rule": "crop" if self.keep == "global" else self.resize}
+        return (
+            used
+            | ({} if self.crops == 1 else {"crops": self.crops})
+            | {"rule": self.resize if self.keep == "patches" else "squash" if self.preprocessing.squash else "crop"}
+        )
 
     def shards(self) -> list[tuple[str, list[ListedImage], list[tuple[int, int]]]]:
         """File name, images, and (size, time of change) of each image, shard by shard."""
@@ -78,8 +95,31 @@ class EncodingPlan:
         if self.keep == "patches":
             frame = resized_frame(width, height, size=p.dense, patch=patch, rule=self.resize)
         else:
-            frame = crop_frame(width, height, resize=p.resize, crop=p.crop, patch=patch)
+            frame = crop_frame(width, height, resize=p.resize, crop=p.crop, patch=patch, squash=p.squash)
         return with_stride(frame, stride_of(self.encoder))
+
+    def other_frames(self, width: int, height: int) -> list[Frame]:
+        """The corner crops where several crops are averaged, beside that of `frame`."""
+        p, patch = self.preprocessing, self.encoder.patch_size
+        if self.crops == 1:
+            return []
+        return [
+            with_stride(
+                crop_frame(width, height, resize=p.resize, crop=p.crop, patch=patch, squash=p.squash, place=place),
+                stride_of(self.encoder),
+            )
+            for place in _CORNERS
+        ]
+
+    def reduction(self, width: int, height: int) -> int:
+        """By how much a JPEG of this size is reduced while it is decoded: 1 unless `fast_decode`.
+
+        The most that leaves `FAST_PIXELS` pixels for each one that the encoder gets, across and down.
+        """
+        if not self.fast_decode:
+            return 1
+        spare = 1 / max(self.frame(width, height).scale)
+        return next((factor for factor in REDUCTIONS if spare >= FAST_PIXELS * factor), 1)
 
     @property
     def fill(self) -> tuple[int, int, int]:
@@ -105,12 +145,19 @@ def plan_encoding(
     size: int | None = None,
     resize: str = "keep",
     shard_images: int | None = None,
+    fast_decode: bool = False,
+    crops: int = 1,
 ) -> EncodingPlan:
     """List the images and fix the preparation.
 
     Raises:
-        InputError: there are no images, `size` does not fit the encoder's patches, or the resize rule is unknown or not used.
+        InputError: there are no images, `size` does not fit the encoder's patches, the resize rule is unknown or not used, or there is
+            no such number of crops.
     """
+    if crops not in CROPS:
+        raise InputError(f"no {crops} crops: expected one of {', '.join(map(str, CROPS))}")
+    if crops != 1 and keep == "patches":
+        raise InputError(f"{crops} crops are for one vector per image: a feature map is of the whole image")
     rule = next((rule for rule in RESIZE_RULES if rule == resize), None)
     if rule is None:
         raise InputError(f"no resize rule called {resize}: expected one of {', '.join(RESIZE_RULES)}")
@@ -137,7 +184,7 @@ def plan_encoding(
         if keep == "patches":
             per_image = 2 * encoder.embed_dim * _dense_patches(preprocessing, encoder, rule)
             shard_images = max(1, min(SHARD_IMAGES, SHARD_BYTES // per_image))
-    return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images, rule)
+    return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images, rule, fast_decode, crops)
 
 
 def encoder_facts(encoder: Encoder) -> dict[str, Any]:

@@ -100,8 +100,8 @@ class TappedEncoder:
         self.patch_size, self.stride, self.preprocessing = encoder.patch_size, encoder.stride, encoder.preprocessing
         self.dtype, self.device = encoder.dtype, encoder.device
         self.family, self.model = encoder.family, encoder.model
-        # Widths of blocks may differ (Swin, RegNet): a forward pass on the smallest image tells.
-        blank = torch.zeros(1, 3, encoder.patch_size, encoder.patch_size)
+        # Widths of blocks may differ (Swin, RegNet): a forward pass on a small image tells.
+        blank = torch.zeros(2, 3, *(encoder.model.smallest or (encoder.patch_size, encoder.patch_size)))
         self.embed_dim = int(self(blank).global_repr.shape[1])
 
     def __call__(self, images: Float[Tensor, "b 3 H W"], /) -> Features:

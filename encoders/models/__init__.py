@@ -20,6 +20,8 @@ class Backbone(nn.Module, ABC):
     depth: how many layers can be tapped.
     stride: pixels from one patch to the next where patches overlap; None is the patch size.
     facets: what can be tapped of a layer: `token` is its output; `key`, `query` and `value` are the projections in its attention.
+    image_dtype: what images come in; None is the dtype of the weights.
+    smallest: height and width of a small image that it takes; None is one patch.
     """
 
     embed_dim: int
@@ -27,6 +29,9 @@ class Backbone(nn.Module, ABC):
     depth: int
     stride: int | None = None
     facets: tuple[str, ...] = ("token",)
+    image_dtype: torch.dtype | None = None
+    compiles: bool = False
+    smallest: tuple[int, int] | None = None
 
     @abstractmethod
     def intermediate(

@@ -141,6 +141,8 @@ class CAPI(Backbone):
     further decoder blocks, which only pre-training used.
     """
 
+    compiles = True
+
     def __init__(self, architecture: CAPIArchitecture) -> None:
         super().__init__()
         a = self.architecture = architecture

@@ -31,6 +31,7 @@ from encoders import (
     encode_images,
     list_images,
 )
+from encoders.devices import batch_patches
 from encoders.encode import encode_shards
 from encoders.features import Features
 from encoders.frame import RESIZE_RULES, Frame, crop_frame, dense_frame, padded_frame, resample, resized_frame
@@ -129,7 +130,7 @@ def test_batches_and_workers_do_not_change_a_byte(
 ) -> None:
     counted(pictures, tmp_path / "one", keep=keep)
     counted(pictures, tmp_path / "two", keep=keep, workers=1)
-    monkeypatch.setattr("encoders.encode.BATCH_PATCHES", 1)
+    monkeypatch.setattr("encoders.devices.BATCH_PATCHES", 1)
     counted(pictures, tmp_path / "three", keep=keep, workers=5)
     assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "three")
 
@@ -1010,3 +1011,51 @@ def test_an_image_that_does_not_fit_alone_is_a_clear_error(pictures: Path) -> No
 def test_other_errors_are_not_taken_for_it(pictures: Path) -> None:
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         encode_images([pictures], SmallMemory(0, RuntimeError, "mat1 and mat2 shapes cannot be multiplied"))
+
+
+def cuda_encoder(embed_dim: int = 1024, dtype: torch.dtype = torch.bfloat16) -> PatchLocalEncoder:
+    return PatchLocalEncoder(embed_dim=embed_dim, device=torch.device("cuda"), dtype=dtype)
+
+
+def test_batches_on_cuda_follow_the_memory_that_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = reserved = allocated = 0
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**12))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: allocated)
+    per_patch = 32 * 1024 * 2
+    free = 2 * 20_000 * per_patch
+    assert batch_patches(cuda_encoder()) == 20_000
+    assert batch_patches(cuda_encoder(embed_dim=2048)) == batch_patches(cuda_encoder(dtype=torch.float32)) == 10_000
+    # What torch keeps and does not use is free as well.
+    free, reserved, allocated = free // 2, free, free // 2
+    assert batch_patches(cuda_encoder()) == 20_000
+    free, reserved, allocated = 10**12, 0, 0
+    assert batch_patches(cuda_encoder()) == 65_536
+    free = 0
+    assert batch_patches(cuda_encoder()) == 1024
+
+
+def test_batches_elsewhere_depend_on_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked(device: Any) -> Any:
+        raise AssertionError("no CUDA device was meant")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", asked)
+    for optional in ({}, {"device": torch.device("cpu")}, {"device": "cpu", "dtype": torch.bfloat16}):
+        assert batch_patches(PatchLocalEncoder(embed_dim=2048, **optional)) == 8192
+
+
+def test_the_batch_that_an_encoder_gets_is_that_of_its_device(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+
+    class Watched(PatchLocalEncoder):
+        def __call__(self, images: torch.Tensor) -> Features:
+            sizes.append(len(images))
+            return super().__call__(images)
+
+    for most, expected in ((16, [1] * 8), (33, [3, 3, 2]), (10**9, [8])):  # an image has 16 patches
+        monkeypatch.setattr("encoders.encode.batch_patches", lambda encoder, most=most: most)
+        encode_images([pictures], Watched(), out=tmp_path / str(most))
+        assert sizes == expected
+        sizes.clear()

@@ -1,0 +1,115 @@
+"""--fast-decode and --compile on the command line: in every command that encodes, they reach the encoding and nothing else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cli.main import run
+
+MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "32")
+COMMANDS = ["encode", "episodes", "plane", "classify", "match", "pca"]
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    code = run([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def as_json(result: tuple[int, str, str], code: int = 0) -> Any:
+    assert result[0] == code, result[2]
+    return json.loads(result[1])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two classes of four JPEG files, large enough to be reduced for 32 px."""
+    rng = np.random.default_rng(0)
+    for name, level in (("dark", 60), ("light", 190)):
+        for i in range(4):
+            path = tmp_path / "set" / name / f"{i}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray((level + rng.integers(-50, 50, (60, 80, 3))).astype(np.uint8))
+            coarse.resize((400, 300), Image.Resampling.BICUBIC).save(path, quality=90)
+    return tmp_path / "set"
+
+
+def words(name: str, folder: Path, tmp_path: Path, number: int) -> tuple[object, ...]:
+    pair = (folder / "dark" / "0.jpg", folder / "dark" / "1.jpg")
+    return {
+        "encode": (folder, "-o", tmp_path / f"store{number}", "--keep", "patches"),
+        "episodes": (folder, "--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 20),
+        "plane": (folder, "--ways", 2, "--shots", 1, "--queries", 2),
+        "classify": ("--support", folder, "--query", folder / "dark"),
+        "match": pair,
+        "pca": pair,
+    }[name]
+
+
+#: What in the results the features decide; accuracies of a few episodes may agree by chance.
+TELLING = {"plane": "queries", "classify": "results", "match": "pairs", "pca": "explained_variance_ratio"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_fast_decode_reaches_every_command(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    exact, fast = (
+        as_json(command(capsys, name, *words(name, folder, tmp_path, i), *MINI, "--json", *option))
+        for i, option in enumerate(((), ("--fast-decode",)))
+    )
+    assert "fast_decode" not in exact["encoder"] and fast["encoder"].pop("fast_decode") is True
+    assert fast["encoder"] == exact["encoder"]
+    if name in TELLING:
+        assert fast[TELLING[name]] != exact[TELLING[name]]
+    if name == "match":  # coordinates are those of the originals
+        assert [image["width"] for image in fast["images"]] == [400, 400]
+    if name == "encode":
+        from encoders import FeatureStore
+
+        stores = [FeatureStore.open(tmp_path / f"store{i}") for i in range(2)]
+        assert stores[0].frame(0) == stores[1].frame(0)
+        assert not np.array_equal(stores[0].feature_map(0), stores[1].feature_map(0))
+
+
+def test_a_store_remembers_fast_decode(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number, options in enumerate(((), ("--fast-decode",))):
+        assert command(capsys, "encode", folder, "-o", tmp_path / f"{number}", *MINI, *options)[0] == 0
+    code, out, _ = command(capsys, "encode", folder, "-o", tmp_path / "1", *MINI, "--fast-decode")
+    assert code == 0 and "mini at 32 px, fast decode, float32" in out
+    assert command(capsys, "encode", folder, "-o", tmp_path / "1", *MINI)[0] == 5
+    ways = ("--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 5)
+    assert command(capsys, "episodes", tmp_path / "1", *ways, "--fast-decode")[0] == 0
+    code, _, err = command(capsys, "episodes", tmp_path / "0", *ways, "--fast-decode")
+    assert code == 2 and "was made with --fast-decode False, not True" in err
+    # New images are decoded as those of the store were.
+    by_store = as_json(command(capsys, "classify", "--support", tmp_path / "1", "--query", folder / "dark", "--json"))
+    by_folder = as_json(
+        command(capsys, "classify", "--support", folder, "--query", folder / "dark", *MINI, "--fast-decode", "--json")
+    )
+    assert by_store["encoder"]["fast_decode"] is True and by_store["results"] == by_folder["results"]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_compile_reaches_every_command_and_changes_no_result(
+    name: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without compiling anything: that compiled features are the same is tested with the encoders."""
+    compiled: list[str] = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **_: compiled.append(type(self).__name__))
+    results = []
+    for i, option in enumerate(((), ("--compile",))):
+        cache = () if name == "encode" else ("--no-cache",)
+        got = as_json(command(capsys, name, *words(name, folder, tmp_path, i), *MINI, "--json", *cache, *option))
+        assert len(compiled) == (8 if option else 0)
+        results.append(got)
+    telling = TELLING.get(name)
+    assert results[0]["encoder"] == results[1]["encoder"]
+    assert telling is None or results[0][telling] == results[1][telling]
