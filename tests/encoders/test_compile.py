@@ -84,7 +84,7 @@ for n in (2, 3, 4, 5):
     for u, v in ((a.global_repr, b.global_repr), (a.feature_map, b.feature_map)):
         assert u.shape == v.shape and (u - v).abs().max() <= 2e-5 * v.abs().max(), (n, float((u - v).abs().max()))
     graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
-assert graphs[0] == graphs[-1], graphs
+assert graphs[1] == graphs[-1] <= graphs[0] + 1, graphs
 """
 
 
