@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import http.server
@@ -76,7 +77,8 @@ def _handler(server: Server) -> type[http.server.BaseHTTPRequestHandler]:
             self.end_headers()
             rest = server.body[start:]
             word, _, count = step.partition(" ")
-            self.wfile.write(rest[: int(count)] if count else rest)
+            with contextlib.suppress(ConnectionError):  # a client that has seen enough hangs up
+                self.wfile.write(rest[: int(count)] if count else rest)
             if word == "stall":
                 self.wfile.flush()
                 server.released.wait(20)
