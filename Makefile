@@ -24,6 +24,7 @@ types: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/pip install -q --no-deps -c constraints.txt easyfsl kornia kornia_rs
 	$(BIN)/python benchmarks/episodes.py
+	$(BIN)/python benchmarks/pt_map.py
 	$(BIN)/python benchmarks/nearest_neighbours.py
 	$(BIN)/python benchmarks/encoder_speed.py
 

@@ -1,8 +1,7 @@
 """How fast encoders run: DINOv2 by fewmatch and by transformers on the same weights, the matrix product alone, and photos from disk.
 
-    pip install --target /tmp/transformers -c constraints.txt transformers
-    PYTHONPATH=.:/tmp/transformers python benchmarks/encoder_speed.py
-    PYTHONPATH=.:/tmp/transformers python benchmarks/encoder_speed.py --parts encoders --models vitb14 --sizes 224 --batches 8
+    python benchmarks/encoder_speed.py
+    python benchmarks/encoder_speed.py --parts encoders --models vitb14 --sizes 224 --batches 8
 
 Weights are random, in the layouts of the real ones: speed does not depend on their values. Outputs that differ by more than rounding
 end the run with exit code 1.
