@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 OUT ?= demo-output
-PYTEST ?= -n 2
+PYTEST ?= -n 3
 BIN := $(VENV)/bin
 
 .PHONY: demo test lint types bench clean
