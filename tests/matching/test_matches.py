@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from PIL import Image
 from encoders import Frame, InputError, encode_images, load
 from encoders.frame import RESIZE_RULES
 from matching import Matches, match
+from matching.geometry import Geometry
 
 Map = tuple[np.ndarray, Frame]
 Encode = Callable[..., Map]
@@ -366,7 +368,7 @@ def test_features_that_are_not_finite_are_refused_where_they_are(value: float, w
 
 
 def test_maps_of_different_encoders_are_refused(unchecked: None) -> None:
-    with pytest.raises(InputError, match=r"expected vectors of shape \(N, D\) and \(M, D\)"):
+    with pytest.raises(InputError, match="expected two maps by one encoder, got descriptors of 3 and of 4 numbers"):
         match(np.ones((2, 2, 3)), plain(2, 2), np.ones((2, 2, 4)), plain(2, 2))
 
 
@@ -488,6 +490,26 @@ def test_json_has_one_entry_per_match() -> None:
         {"xa": 3.0, "ya": 4.0, "xb": 7.0, "yb": 8.0, "score": 0.5},
     ]
     assert json.loads(json.dumps(matches.to_json())) == wanted
+
+
+def test_what_is_known_of_each_match_is_taken_along_and_listed() -> None:
+    rng = np.random.default_rng(0)
+    geometry = Geometry("affine", 3.0, np.eye(3), np.array([True, False, True, False]))
+    matches = dataclasses.replace(
+        random_matches(4, 0), ratio=rng.random(4), cycle=np.arange(4.0), geometry=geometry, mirrored=True
+    )
+    some = matches.take(np.array([3, 0]))
+    assert some.ratio is not None and some.cycle is not None and some.geometry is not None and matches.ratio is not None
+    assert some.ratio.tolist() == matches.ratio[[3, 0]].tolist() and some.cycle.tolist() == [3, 0]
+    assert some.geometry.inliers.tolist() == [False, True] and some.geometry.kind == "affine" and some.mirrored
+    assert matches.geometry is geometry and len(geometry.inliers) == 4
+    entry = json.loads(json.dumps(some.to_json()))[0]
+    assert list(entry) == ["xa", "ya", "xb", "yb", "score", "ratio", "cycle", "inlier"]
+    assert entry["ratio"] == matches.ratio[3] and entry["cycle"] == 3 and entry["inlier"] is False
+    assert len(matches.spread(2)) == 2 and len(dataclasses.replace(matches).take(np.zeros(0, int)).to_json()) == 0
+    plain_ones = random_matches(4, 0)
+    assert (plain_ones.ratio, plain_ones.cycle, plain_ones.geometry, plain_ones.mirrored) == (None, None, None, False)
+    assert list(plain_ones.to_json()[0]) == ["xa", "ya", "xb", "yb", "score"]
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -17,12 +17,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import matching.nearest as nearest
+import matching.blocks as blocks
+import matching.candidates as candidates
 from encoders import InputError
 from matching import mutual_nearest
+from matching.nearest import nearest_both_ways
 
 Result = tuple[np.ndarray, np.ndarray, np.ndarray]
-PROPERTY = settings(deadline=None, database=None, max_examples=120)
+PROPERTY = settings(deadline=None, database=None, max_examples=20)
 
 
 def naive(a: np.ndarray, b: np.ndarray, valid_a: Any = None, valid_b: Any = None) -> list[tuple[int, int, float]]:
@@ -54,20 +56,35 @@ def unit(n: int, d: int, seed: int) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def way(name: str) -> Iterator[None]:
-    """Small inputs on one of the ways that large ones take."""
+def way(name: str) -> Iterator[Any]:
+    """Small inputs on one of the ways that large ones take; gives the precision to ask for."""
     threads = torch.get_num_threads()
     with contextlib.ExitStack() as stack:
         stack.callback(torch.set_num_threads, threads)
-        torch.set_num_threads({"one thread": 1, "two threads": 2, "three threads": 3, "accelerator": 1}[name])
-        stack.enter_context(mock.patch.object(nearest, "_WORTH_THREADS", 0))
-        if name == "accelerator":
-            stack.enter_context(mock.patch.object(nearest, "_LARGER", 1))
-            stack.enter_context(mock.patch.object(nearest, "_search_cpu", nearest._search_torch))
-        yield
+        torch.set_num_threads({"two threads": 2, "three threads": 3, "bfloat16, two threads": 2}.get(name, 1))
+        stack.enter_context(mock.patch.object(blocks, "_WORTH_THREADS", 0))
+        if "accelerator" in name:
+            stack.enter_context(mock.patch.object(blocks, "LARGER", 1))
+            for module in (blocks, candidates):
+                stack.enter_context(mock.patch.object(module, "uses_numpy", lambda device: False))
+        if "16" in name:
+            # However many candidates, they are computed one by one; but then most blocks are, as ties are many.
+            few = 2 if "in part" in name else 10**6
+            stack.enter_context(mock.patch.object(candidates, "MOST_PER_LINE", few))
+        yield next((p for p in ("bfloat16", "float16") if p in name), "float32")
 
 
-WAYS = ["one thread", "two threads", "three threads", "accelerator"]
+FULL = ["one thread", "two threads", "three threads", "accelerator"]
+WAYS = [
+    *FULL,
+    "bfloat16",
+    "float16",
+    "bfloat16, two threads",
+    "bfloat16, accelerator",
+    "float16, accelerator",
+    "float16, in part",
+    "bfloat16, accelerator, in part",
+]
 SIZES = st.one_of(st.integers(1, 4), st.integers(1, 30))
 
 
@@ -77,7 +94,7 @@ SIZES = st.one_of(st.integers(1, 4), st.integers(1, 30))
 
 @pytest.mark.parametrize("name", WAYS)
 @PROPERTY
-@given(SIZES, SIZES, st.integers(1, 5), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32), st.booleans())
+@given(SIZES, SIZES, st.integers(1, 5), st.integers(4, 40), st.integers(4, 40), st.integers(0, 2**32), st.booleans())
 @example(30, 30, 1, 7, 3, 0, True)
 @example(1, 30, 3, 1, 1, 1, False)
 @example(29, 1, 2, 40, 40, 2, False)
@@ -87,9 +104,14 @@ def test_it_is_the_definition_whatever_the_blocks(
     a, b = dyadic(n, d, seed), dyadic(m, d, seed + 1)
     rng = np.random.default_rng(seed)
     valid = (rng.random(n) < 0.7, rng.random(m) < 0.7) if masked else (None, None)
-    with way(name):
+    with way(name) as precision:
         got = mutual_nearest(
-            a.astype(np.float32), b.astype(np.float32), valid_a=valid[0], valid_b=valid[1], block=(height, width)
+            a.astype(np.float32),
+            b.astype(np.float32),
+            valid_a=valid[0],
+            valid_b=valid[1],
+            block=(height, width),
+            precision=precision,
         )
     assert triples(got) == naive(a, b, *valid)
 
@@ -101,8 +123,8 @@ def test_all_ways_through_the_default_blocks_are_one(name: str) -> None:
     products = a @ b.T
     best_column, best_row = products.argmax(axis=1), products.argmax(axis=0)
     mutual = np.flatnonzero(best_row[best_column] == np.arange(2500))
-    with way(name):
-        index_a, index_b, score = mutual_nearest(a.astype(np.float32), b.astype(np.float32))
+    with way(name) as precision:
+        index_a, index_b, score = mutual_nearest(a.astype(np.float32), b.astype(np.float32), precision=precision)
     assert len(mutual) > 10 and np.array_equal(index_a, mutual)
     assert np.array_equal(index_b, best_column[mutual]) and np.array_equal(score, products[mutual, best_column[mutual]])
 
@@ -117,8 +139,10 @@ def test_random_vectors_agree_but_for_rounding(name: str, n: int, m: int, d: int
     close_rows = set(np.flatnonzero(by_row[:, -1] - by_row[:, -2] < 1e-6))
     close_columns = set(np.flatnonzero(by_column[-1] - by_column[-2] < 1e-6))
     wanted = {(i, int(j)) for i, j in enumerate(best_column) if best_row[j] == i}
-    with way(name):
-        index_a, index_b, score = mutual_nearest(a.astype(np.float32), b.astype(np.float32), block=(200, 300))
+    with way(name) as precision:
+        index_a, index_b, score = mutual_nearest(
+            a.astype(np.float32), b.astype(np.float32), block=(200, 300), precision=precision
+        )
     got = set(zip(index_a.tolist(), index_b.tolist(), strict=True))
     unlike = [
         (i, j)
@@ -154,10 +178,38 @@ def test_products_may_all_be_negative() -> None:
 @pytest.mark.parametrize("name", WAYS)
 @pytest.mark.parametrize(("n", "m"), [(0, 0), (0, 3), (3, 0)])
 def test_where_there_is_nothing_nothing_matches(name: str, n: int, m: int) -> None:
-    with way(name):
+    with way(name) as precision:
         for kind in (np.float32, np.float64):
-            result = mutual_nearest(np.ones((n, 2), kind), np.ones((m, 2), kind))
+            result = mutual_nearest(np.ones((n, 2), kind), np.ones((m, 2), kind), precision=precision)
             assert triples(result) == [] and result[2].dtype == kind
+
+
+@pytest.mark.parametrize("name", WAYS)
+@PROPERTY
+@given(SIZES, SIZES, st.integers(5, 40), st.integers(0, 2**32), st.booleans())
+@example(3, 4, 5, 0, True)
+@example(3, 4, 1, 0, False)
+def test_both_ways_are_all_maxima(name: str, n: int, m: int, width: int, seed: int, masked: bool) -> None:
+    """Not only of mutual pairs; what may not match has none and is nobody's."""
+    a, b = dyadic(n, 3, seed), dyadic(m, 3, seed + 1)
+    rng = np.random.default_rng(seed)
+    valid = [rng.random(k) < 0.6 if masked else np.ones(k, bool) for k in (n, m)]
+    with way(name) as precision:
+        got = nearest_both_ways(
+            a.astype(np.float32),
+            b.astype(np.float32),
+            valid_a=valid[0],
+            valid_b=valid[1],
+            block=(9, width),
+            precision=precision,
+        )
+    for one, other, kept, others, found in ((a, b, *valid, got[0]), (b, a, *valid[::-1], got[1])):
+        for i, vector in enumerate(one):
+            rivals = [j for j in range(len(other)) if others[j]] if kept[i] else []
+            wanted = max(rivals, key=lambda j: float(vector @ other[j])) if rivals else -1
+            assert found.index[i] == wanted
+            assert found.score[i] == (vector @ other[wanted] if rivals else -np.inf)
+        assert found.index.dtype == np.int64 and found.score.dtype == np.float32
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -207,9 +259,9 @@ def test_arrays_and_tensors(dtype: type) -> None:
 @pytest.mark.parametrize("name", WAYS)
 def test_two_doubles_are_compared_as_doubles(name: str) -> None:
     a, b = np.array([[1.0]]), np.array([[1.0], [1.0 + 1e-12]])
-    with way(name):
-        assert triples(mutual_nearest(a, b)) == [(0, 1, 1.0 + 1e-12)]
-        assert triples(mutual_nearest(a, b.astype(np.float32))) == [(0, 0, 1.0)]
+    with way(name) as precision:
+        assert triples(mutual_nearest(a, b, precision=precision)) == [(0, 1, 1.0 + 1e-12)]
+        assert triples(mutual_nearest(a, b.astype(np.float32), precision=precision)) == [(0, 0, 1.0)]
 
 
 VIEWS: dict[str, Callable[[np.ndarray], Any]] = {
@@ -235,8 +287,8 @@ def inferred(x: np.ndarray) -> torch.Tensor:
 def test_views_of_all_kinds(view: str, name: str) -> None:
     a, b = dyadic(20, 4, 4).astype(np.float32), dyadic(30, 4, 5).astype(np.float32)
     wanted = naive(a.astype(np.float64), b.astype(np.float64))
-    with way(name):
-        assert triples(mutual_nearest(VIEWS[view](a), VIEWS[view](b), block=(6, 7))) == wanted
+    with way(name) as precision:
+        assert triples(mutual_nearest(VIEWS[view](a), VIEWS[view](b), block=(6, 7), precision=precision)) == wanted
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -257,7 +309,7 @@ def test_the_threads_are_as_before() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        with mock.patch.object(nearest, "_WORTH_THREADS", 0):
+        with mock.patch.object(blocks, "_WORTH_THREADS", 0):
             mutual_nearest(np.ones((5, 2), np.float32), np.ones((5, 2), np.float32))
         assert torch.get_num_threads() == 2
     finally:
@@ -319,6 +371,13 @@ def test_blocks_of_nothing_are_refused(block: tuple[int, int]) -> None:
         mutual_nearest(x, x, block=block)
 
 
+@pytest.mark.parametrize("count", [0, 3])
+def test_an_unknown_precision_is_refused(unchecked: None, count: int) -> None:
+    x = np.ones((count, 2), np.float32)
+    with pytest.raises(InputError, match="expected a precision of auto, float32, bfloat16, float16, got 'int8'"):
+        mutual_nearest(x, x, precision="int8")  # type: ignore[arg-type]
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Memory
 
@@ -336,18 +395,21 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("name", ["one thread", "accelerator"])
+@pytest.mark.parametrize("name", ["one thread", "accelerator", "float16", "float16, accelerator"])
 def test_memory_does_not_grow_with_the_product_of_the_sizes(name: str) -> None:
     peaks = {}
+    height, width = 200, 300
+    with way(name) as precision, Largest():  # what is imported at first use is no memory of the search
+        mutual_nearest(np.ones((2, 2), np.float32), np.ones((2, 2), np.float32), precision=precision)
     for n in (600, 2400):
         a, b = (torch.from_numpy(unit(n, 4, seed)).float() for seed in (0, 1))
-        with way(name), Largest() as largest:
+        with way(name) as precision, Largest() as largest:
             tracemalloc.start()
-            mutual_nearest(a, b, block=(100, 150))
+            mutual_nearest(a, b, block=(height, width), precision=precision)
             arrays = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
-        assert largest.bytes >= 100 * 150 * 4
-        assert largest.bytes <= max(100 * 150 * 8, n * 4 * 4)  # a block of products or of places, or an input
+        assert largest.bytes >= height * width * (2 if "16" in name else 4)
+        assert largest.bytes <= max(height * width * 8, n * 4 * 4)  # a block of products or of places, or an input
         peaks[n] = arrays
     assert 2400 * 8 * 2 < peaks[2400] < 2400 * 2400 / 4  # one boolean for each pair would be 2400 * 2400
     assert peaks[2400] < 4 * peaks[600]
@@ -356,6 +418,6 @@ def test_memory_does_not_grow_with_the_product_of_the_sizes(name: str) -> None:
 @given(st.integers(1, 10_000), st.integers(1, 3000))
 @settings(deadline=None, database=None)
 def test_blocks_are_even_and_no_more_than_needed(length: int, most: int) -> None:
-    part = nearest._even(length, most)
+    part = blocks._even(length, most)
     assert 1 <= part <= most and math.ceil(length / part) == math.ceil(length / most)
     assert part == 1 or math.ceil(length / (part - 1)) > math.ceil(length / most)
