@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 from collections import deque
@@ -22,7 +23,7 @@ from encoders.earlier import EarlierRows
 from encoders.errors import FewmatchError, ImageError, InputError, StoreDamagedError
 from encoders.features import Encoder, Features
 from encoders.frame import Frame, resample
-from encoders.images import decode_reduced, read_bytes
+from encoders.images import Decoded, decode_reduced, read_bytes
 from encoders.listing import ListedImage
 from encoders.plan import EncodingPlan, cache_folder, plan_encoding, stride_of
 from encoders.store import (
@@ -58,6 +59,7 @@ def encode_images(
     resize: str = "keep",
     fast_decode: bool = False,
     crops: int = 1,
+    mirror: bool = False,
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     strict: bool = False,
@@ -82,6 +84,8 @@ def encode_images(
         fast_decode: decode JPEGs at 1/2, 1/4 or 1/8 of their size where that leaves two pixels or more for each one that the encoder
             gets. Features differ a little (docs/encoders.md), so they are kept apart; frames are those of the original images.
         crops: with `global`, how many crops of an image are averaged: 1, the centre; 5, and the corners; 10, and their mirror images.
+        mirror: with `patches`, the encoder sees every picture with left and right exchanged. Maps and frames are brought back: their
+            columns go from left to right of the original and their coordinates are its pixels. The vectors are of the mirrored picture.
         shard: (i, n) does the i-th of n parts of the work, counted from 1; whoever finishes last completes the store.
         overwrite: drop what the folder holds of other images, or for another encoder or size; only files of a store are removed.
         strict: stop at the first image that cannot be used.
@@ -106,6 +110,7 @@ def encode_images(
         shard_images=shard_images,
         fast_decode=fast_decode,
         crops=crops,
+        mirror=mirror,
     )
     folder = Path(out) if out is not None else cache_folder(plan)
     steps = _steps(plan, folder, shard, overwrite, strict, out is None, workers, progress)
@@ -301,7 +306,7 @@ def _encode_shard(
     buckets: dict[tuple[int, int], list[tuple[int, UInt8[np.ndarray, "c h w 3"]]]] = {}
 
     def flush(bucket: list[tuple[int, UInt8[np.ndarray, "c h w 3"]]]) -> None:
-        batch_vectors, batch_patches = _forward(plan, np.concatenate([pixels for _, pixels in bucket]))
+        batch_vectors, batch_patches = forward_batch(plan, np.concatenate([pixels for _, pixels in bucket]))
         batch_vectors = batch_vectors.view(len(bucket), plan.crops, -1).mean(dim=1)
         for position, (i, _) in enumerate(bucket):
             vectors[i] = batch_vectors[position]
@@ -354,6 +359,8 @@ def _prepare(
         row["sha256"] = hashlib.sha256(data).hexdigest()
         decoded = decode_reduced(data, plan.reduction)
         row["note"] = decoded.note
+        if plan.mirror:
+            decoded = _mirrored(decoded)
         frame = plan.frame(decoded.width, decoded.height)
         crops = [
             resample(
@@ -370,10 +377,19 @@ def _prepare(
             crops += [crop[:, ::-1] for crop in crops]
     except ImageError as error:
         return row | {"status": "skipped", "reason": str(error)}, None
+    if plan.mirror:
+        frame = frame.mirrored()
     return row | {"status": "ok", "reason": None, "frame": frame.to_json()}, np.stack(crops)
 
 
-def _forward(
+def _mirrored(decoded: Decoded) -> Decoded:
+    """The picture with left and right exchanged: what its reduced pixels reach beyond it on the right, they then do on the left."""
+    beyond = decoded.rgb.shape[1] * decoded.reduction - decoded.width
+    left, top = decoded.overhang
+    return dataclasses.replace(decoded, rgb=np.ascontiguousarray(decoded.rgb[:, ::-1]), overhang=(beyond - left, top))
+
+
+def forward_batch(
     plan: EncodingPlan, pixels: UInt8[np.ndarray, "b h w 3"]
 ) -> tuple[Float[Tensor, "b d"], Float[Tensor, "b p d"] | None]:
     """`_encode` a batch, in halves where the memory does not hold it whole; no image is lost for that.
@@ -394,7 +410,10 @@ def _forward(
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     middle = len(pixels) // 2
-    (vectors, patches), (more_vectors, more_patches) = _forward(plan, pixels[:middle]), _forward(plan, pixels[middle:])
+    (vectors, patches), (more_vectors, more_patches) = (
+        forward_batch(plan, pixels[:middle]),
+        forward_batch(plan, pixels[middle:]),
+    )
     joined = torch.cat([patches, more_patches]) if patches is not None and more_patches is not None else None
     return torch.cat([vectors, more_vectors]), joined
 
@@ -421,6 +440,7 @@ def _encode(
     patch, stride = plan.encoder.patch_size, stride_of(plan.encoder)
     grid = ((pixels.shape[1] - patch) // stride + 1, (pixels.shape[2] - patch) // stride + 1)
     patches = _checked(plan, "a feature map", features.feature_map, len(pixels), *grid, plan.encoder.embed_dim)
+    patches = patches.flip(2) if plan.mirror else patches
     patches = patches.flatten(1, 2).to("cpu", torch.float16, copy=True)
     if not bool(torch.isfinite(patches).all()):
         raise FewmatchError(

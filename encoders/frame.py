@@ -83,6 +83,17 @@ class Frame:
         inside = (x > -0.5) & (x < self.width - 0.5) & (y > -0.5) & (y < self.height - 0.5)
         return np.asarray(inside)
 
+    def mirrored(self) -> Frame:
+        """The same patches in the picture with left and right exchanged: patch (row, w − 1 − col) lies where (row, col) did.
+
+        A map made from the mirrored picture, its columns reversed, has this frame of its frame in the picture as it is. What a stride
+        leaves over at the right lies at the left then, so the new patches need not be any that the picture itself would have.
+        """
+        across = self.width * self.scale[0]
+        if abs(across - round(across)) < 1e-6:  # every resize rule makes whole pixels; what is off is rounding
+            across = float(round(across))
+        return dataclasses.replace(self, offset=(across - self.offset[0] - self.input_size[1], self.offset[1]))
+
     def to_json(self) -> dict[str, Any]:
         return {
             "width": self.width,

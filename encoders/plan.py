@@ -44,6 +44,7 @@ class EncodingPlan:
     preprocessing: at the size asked for. shard_images: images in a shard. resize: the rule for images whose patches are kept.
     fast_decode: whether large JPEGs are decoded at a part of their size.
     crops: how many crops an image's vector is the mean of; see `CROPS`.
+    mirror: whether the encoder sees every picture with left and right exchanged; maps and frames are brought back afterwards.
     """
 
     sources: list[str]
@@ -55,6 +56,7 @@ class EncodingPlan:
     resize: ResizeRule = "keep"
     fast_decode: bool = False
     crops: int = 1
+    mirror: bool = False
 
     @property
     def key(self) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class EncodingPlan:
         return (
             used
             | ({} if self.crops == 1 else {"crops": self.crops})
+            | ({"mirror": True} if self.mirror else {})
             | {"rule": self.resize if self.keep == "patches" else "squash" if self.preprocessing.squash else "crop"}
         )
 
@@ -147,17 +150,22 @@ def plan_encoding(
     shard_images: int | None = None,
     fast_decode: bool = False,
     crops: int = 1,
+    mirror: bool = False,
 ) -> EncodingPlan:
     """List the images and fix the preparation.
 
     Raises:
-        InputError: there are no images, `size` does not fit the encoder's patches, the resize rule is unknown or not used, or there is
-            no such number of crops.
+        InputError: there are no images, `size` does not fit the encoder's patches, the resize rule is unknown or not used, there is
+            no such number of crops, or `mirror` without `patches`.
     """
     if crops not in CROPS:
         raise InputError(f"no {crops} crops: expected one of {', '.join(map(str, CROPS))}")
     if crops != 1 and keep == "patches":
         raise InputError(f"{crops} crops are for one vector per image: a feature map is of the whole image")
+    if mirror and keep == "global":
+        raise InputError(
+            "mirrored images are for feature maps (keep patches): --crops 10 averages vectors over mirror images"
+        )
     rule = next((rule for rule in RESIZE_RULES if rule == resize), None)
     if rule is None:
         raise InputError(f"no resize rule called {resize}: expected one of {', '.join(RESIZE_RULES)}")
@@ -184,7 +192,7 @@ def plan_encoding(
         if keep == "patches":
             per_image = 2 * encoder.embed_dim * _dense_patches(preprocessing, encoder, rule)
             shard_images = max(1, min(SHARD_IMAGES, SHARD_BYTES // per_image))
-    return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images, rule, fast_decode, crops)
+    return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images, rule, fast_decode, crops, mirror)
 
 
 def encoder_facts(encoder: Encoder) -> dict[str, Any]:
@@ -213,7 +221,8 @@ def cache_folder(plan: EncodingPlan) -> Path:
 
 def key_difference(old: Any, new: dict[str, Any], prefix: str = "") -> str:
     """The first thing in which two keys differ, in words."""
-    for name, value in new.items():
+    for name in dict.fromkeys((*new, *(old if isinstance(old, dict) else ()))):
+        value = new.get(name)
         before = old.get(name) if isinstance(old, dict) else None
         if before != value:
             return (
