@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -14,16 +15,22 @@ if TYPE_CHECKING:
     import numpy as np
 
     from encoders import Encoder
+    from figures import MappedImage
     from matching import PatchPCA
-    from matching.pca import PCACenter
+    from matching.pca_source import PCACenter
+    from matching.pca_styles import PCAStyle
 
 #: Maps of fewer patches along a side show little: the default size gives so many, if it need not be larger than so many pixels for that.
 PATCHES, PIXELS = 32, 512
 #: The bundled encoder's patches say more of their image and their place in it than of what they show, so by default both are taken out. Not for
 #: a foreground, which is better found with them.
 CENTER_OF: dict[str, PCACenter] = {"mini": "image+position"}
-#: Pictures are shrunk to this many pixels on their long side as soon as they are read.
-PICTURE = 1200
+#: Pictures are shrunk as soon as they are read: one alone to this many pixels on its long side, n to this many over √n, but no further than the
+#: least, which is twice what a picture has on a full page.
+PICTURE, LEAST_PICTURE = 2400, 310
+LARGEST_PICTURE = 1200
+#: Components that are fitted and kept where no strips are asked for.
+COLOURS = 3
 
 
 def pca(
@@ -31,7 +38,33 @@ def pca(
         list[Path], typer.Argument(metavar="IMAGES…", help="Images (files, folders, lists), or a store with patches.")
     ],
     encoder: options.Encoder = None,
-    out: options.FigureOut = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="FILE",
+            help="Draw the maps there (.png, .svg or .pdf); what does not fit on one page goes to FILE-2, FILE-3 and so on.",
+        ),
+    ] = None,
+    style: Annotated[
+        Literal["fewmatch", "dinov2", "dinov3", "capi"] | None,
+        typer.Option(
+            "--style",
+            help="How components become colours: percentiles (fewmatch, by default), or as in the papers on DINOv2, DINOv3 and CAPI; "
+            "with --basis the style is the basis's.",
+        ),
+    ] = None,
+    strips: Annotated[
+        int | None,
+        typer.Option(
+            "--strips",
+            metavar="N",
+            min=1,
+            max=16,
+            help="In the figure, beside the colours, the first N components in columns of their own, blue to red (6 say much).",
+        ),
+    ] = None,
     foreground: Annotated[
         bool,
         typer.Option("--foreground", help="Tell foreground from background, and use all colours for the foreground."),
@@ -41,7 +74,7 @@ def pca(
         typer.Option(
             "--center",
             help="What is subtracted from patches: one mean over all, each image's own, what goes with the position in the image, "
-            "or both; by default all, with mini image+position unless --foreground.",
+            "or both; by default all, with mini image+position unless --foreground or another --style.",
         ),
     ] = None,
     basis: Annotated[
@@ -56,7 +89,7 @@ def pca(
         typer.Option("--maps", metavar="DIR", help="Write each map there as a PNG of its image's size."),
     ] = None,
     smooth: Annotated[
-        bool, typer.Option("--smooth", help="In the figure, no edges between the patches of a map.")
+        bool, typer.Option("--smooth", help="In the figure, no edges between the patches of a map (not with --strips).")
     ] = False,
     overwrite: options.Overwrite = False,
     size: Annotated[
@@ -94,12 +127,18 @@ def pca(
         raise InputError("nothing to write: give -o FILE for the figure, --maps DIR, --save-basis FILE or --json")
     if basis is not None and save_basis is not None:
         raise InputError("--save-basis keeps a new basis and --basis uses an old one: give one of them")
+    if strips is not None and out is None:
+        raise InputError("--strips are drawn in the figure: give -o FILE for it")
+    if strips is not None and smooth:
+        raise InputError("--strips show every patch as it is: leave --smooth out")
+    if style == "capi" and foreground:
+        raise InputError("--style capi has no foreground: leave --foreground out, or choose another style")
     output.check_figure(out, overwrite)
     _check_basis_target(save_basis, overwrite)
     _check_folder(maps, overwrite)
     used = None if basis is None else PatchPCA.load(basis)
     if used is not None and basis is not None:
-        _check_options(used, basis, foreground, center)
+        _check_options(used, basis, foreground, center, style, strips)
     choice = EncodingChoice(
         encoder,
         device,
@@ -121,14 +160,20 @@ def pca(
         if not len(found):
             bad = "; ".join(f"{row['path']}: {row['reason']}" for row in found.skipped[:3])
             raise InputError(f"expected an image or more, got none that can be used ({bad})")
+        pages = None if out is None else _pages(out, len(found), strips is not None)
+        for page in (pages or [])[1:]:
+            output.check_target(page, overwrite)
         facts = encoder_json(found.key) or {}
         if used is None:
+            plain = not foreground and style in (None, "fewmatch")
             with output.progress("fitting") as update:
                 used = PatchPCA.fit(
                     found.map,
                     [found.frame(i) for i in range(len(found))],
-                    center=center or ("all" if foreground else CENTER_OF.get(facts["name"], "all")),
+                    center=center or (CENTER_OF.get(facts["name"], "all") if plain else "all"),
                     foreground=foreground,
+                    style=style or "fewmatch",
+                    components=max(COLOURS, strips or 0),
                     encoder=facts,
                     progress=update,
                 )
@@ -139,13 +184,13 @@ def pca(
             used.save(save_basis)
         if targets is not None:
             _write_maps(found, used, targets)
-        if out is not None:
-            _draw(found, used, smooth, out)
+        if out is not None and pages is not None:
+            pages = _draw(found, used, smooth, strips, out, pages)
         if json:
-            output.emit_json(_result(found, used, basis or save_basis, out, targets))
+            output.emit_json(_result(found, used, basis or save_basis, pages, targets))
         else:
             print(output.printable(_summary(found, used)))
-        for written in (out, save_basis, maps):
+        for written in (*(pages or []), save_basis, maps):
             if written is not None:
                 output.note(f"wrote {output.printable(written)}")
         if found.skipped:
@@ -177,9 +222,20 @@ def _check_folder(path: Path | None, overwrite: bool) -> None:
         raise OutputExistsError(f"{path} holds files already: choose another folder, or --overwrite")
 
 
-def _check_options(basis: PatchPCA, path: Path, foreground: bool, center: str | None) -> None:
+def _check_options(
+    basis: PatchPCA, path: Path, foreground: bool, center: str | None, style: PCAStyle | None, strips: int | None
+) -> None:
     """What a basis was fitted with cannot be had otherwise."""
     from encoders import InputError
+
+    if style not in (None, basis.style):
+        raise InputError(
+            f"{path} was fitted with --style {basis.style}, not {style}: leave --style out, or fit a new basis"
+        )
+    if strips is not None and strips > len(basis.components):
+        raise InputError(
+            f"{path} has {len(basis.components)} components, fewer than --strips {strips}: ask for fewer, or fit a new basis with --strips"
+        )
 
     if foreground and basis.foreground_rule is None:
         raise InputError(f"{path} was fitted without --foreground: leave --foreground out, or fit a new basis with it")
@@ -190,15 +246,16 @@ def _check_options(basis: PatchPCA, path: Path, foreground: bool, center: str | 
 
 
 def _summary(found: ImageMaps, basis: PatchPCA) -> str:
+    named = "" if basis.style == "fewmatch" else f"style {basis.style}; "
     count, patches = len(found), sum(int(found.frame(i).real.sum()) for i in range(len(found)))
     return (
-        f"{count:,} image{'s' * (count != 1)}, {patches:,} patches; {encoder_words(found.key)}; centre {basis.center}; "
+        f"{count:,} image{'s' * (count != 1)}, {patches:,} patches; {encoder_words(found.key)}; {named}centre {basis.center}; "
         f"components 1, 2, 3: {_shares(basis)} of the {'foreground’s ' * (basis.foreground_rule is not None)}variance"
     )
 
 
 def _shares(basis: PatchPCA) -> str:
-    return "+".join(f"{100 * share:.0f}" for share in basis.explained) + " %"
+    return "+".join(f"{100 * share:.0f}" for share in basis.explained[:COLOURS]) + " %"
 
 
 def _caption(found: ImageMaps, basis: PatchPCA) -> str:
@@ -210,22 +267,29 @@ def _caption(found: ImageMaps, basis: PatchPCA) -> str:
         "position": "less what goes with their position",
         "image+position": "less their image’s mean and what goes with their position",
     }
+    ends = {
+        "fewmatch": "percentiles 1 and 99 of them are dark and bright",
+        "dinov2": "style of DINOv2: the least and the largest score of all patches are dark and bright",
+        "dinov3": "style of DINOv3: whitened, then sigmoid(2 · score)",
+        "capi": "style of CAPI: whitened, from −2.3 to 2.3",
+    }
     text = (
         f"{encoder_words(found.key)}. Red, green, blue: principal components 1, 2, 3 of {basis.patches:,} "
         f"{'foreground ' * (rule is not None)}patches of {basis.images:,} image{'s' * (basis.images != 1)}, {less[basis.center]}; "
-        f"{_shares(basis)} of the variance; one range for all images."
+        f"{_shares(basis)} of the variance; {ends[basis.style]}; one range for all images."
     )
     if rule is not None:
-        text += (
-            f" Foreground: of Otsu’s splits of the first three components, the one that tells most about borders, "
-            f"and its side that touches them less "
-            f"({100 * rule.share:.0f} % of the patches)."
+        how = (
+            "the side of the mean of the first component of all patches that touches borders less"
+            if basis.style == "dinov2"
+            else "of Otsu’s splits of the first three components, the one that tells most about borders, and its side that touches them less"
         )
+        text += f" Foreground: {how} ({100 * rule.share:.0f} % of the patches)."
     return text
 
 
 def _result(
-    found: ImageMaps, basis: PatchPCA, file: Path | None, out: Path | None, targets: list[Path] | None
+    found: ImageMaps, basis: PatchPCA, file: Path | None, pages: list[Path] | None, targets: list[Path] | None
 ) -> dict[str, Any]:
     rule = basis.foreground_rule
     images = []
@@ -247,18 +311,22 @@ def _result(
     return output.document(
         encoder=encoder_json(found.key),
         images=images,
+        style=basis.style,
         center=basis.center,
         fitted={"images": basis.images, "patches": basis.patches},
         explained_variance_ratio=basis.explained.tolist(),
         components=[
             {"colour": colour, "low": low, "high": high}
-            for colour, low, high in zip(("red", "green", "blue"), basis.low.tolist(), basis.high.tolist(), strict=True)
+            for colour, low, high in itertools.zip_longest(
+                ("red", "green", "blue"), basis.low.tolist(), basis.high.tolist()
+            )
         ],
         foreground=None
         if rule is None
         else {"threshold": rule.threshold, "side": "above" if rule.above else "below", "share": rule.share},
         basis=None if file is None else str(file),
-        figure=None if out is None else str(out),
+        figure=None if pages is None else str(pages[0]),
+        pages=[str(page) for page in pages or []],
         skipped=output.skipped_json(found.skipped),
     )
 
@@ -309,45 +377,84 @@ def _enlarged(basis: PatchPCA, found: ImageMaps, index: int) -> np.ndarray:
     return picture
 
 
-def _draw(found: ImageMaps, basis: PatchPCA, smooth: bool, out: Path) -> None:
-    from encoders import InputError
-    from figures import MappedImage, feature_map_figure, save_figure
+def _pages(out: Path, count: int, strips: bool) -> list[Path]:
+    """A file for each page of the figure: FILE, FILE-2, FILE-3…, as few as hold the images."""
+    return [out] + [out.with_name(f"{out.stem}-{k + 2}{out.suffix}") for k in range((count - 1) // _on_a_page(strips))]
+
+
+def _on_a_page(strips: bool) -> int:
+    from figures.component_strips import MOST_STRIPS
     from figures.feature_maps import MOST_IMAGES
 
-    items: list[MappedImage] = []
-    gone = 0
-    for i in range(len(found)):
-        if len(items) == MOST_IMAGES:
-            break
+    return MOST_STRIPS if strips else MOST_IMAGES
+
+
+def _draw(
+    found: ImageMaps, basis: PatchPCA, smooth: bool, strips: int | None, out: Path, pages: list[Path]
+) -> list[Path]:
+    """Page after page, so that the pictures of one are held at a time; returns the pages that were drawn."""
+    from encoders import InputError
+    from figures import feature_map_figure, save_figure
+    from figures.component_strips import strips_figure
+
+    most = _on_a_page(strips is not None)
+    caption = output.printable(_caption(found, basis))
+    if strips is not None:
+        caption += " Columns: components one by one, the sign of each such that its scores are skewed to the right."
+    drawn: list[Path] = []
+    with output.progress("drawing") as update:
+        for number, page in enumerate(pages):
+            shown = range(number * most, min((number + 1) * most, len(found)))
+            items = _items(found, basis, shown)
+            update(number + 1, len(pages))
+            if not items:
+                continue
+            text = caption if len(pages) == 1 else f"Page {number + 1} of {len(pages)}. {caption}"
+            if strips is None:
+                figure = feature_map_figure([item for _, item in items], caption=text, smooth=smooth)
+            else:
+                figure = strips_figure(
+                    [item for _, item in items],
+                    [basis.strips(found.map(i), found.frame(i))[..., :strips] for i, _ in items],
+                    explained=basis.explained[:strips],
+                    limit=basis.limit[:strips],
+                    caption=text,
+                )
+            save_figure(figure, page)
+            drawn.append(page)
+    if not drawn:
+        raise InputError(f"{out} cannot be drawn: the images are no longer where the store found them")
+    return drawn
+
+
+def _items(found: ImageMaps, basis: PatchPCA, shown: range) -> list[tuple[int, MappedImage]]:
+    """The images of a page that are still there, with their numbers."""
+    from figures import MappedImage
+
+    items = []
+    for i in shown:
         picture = found.picture(i)
         if picture is None:
-            gone += 1
             continue
         feature_map, frame = found.map(i), found.frame(i)
-        items.append(
-            MappedImage(
-                _shrunk(picture),
-                basis.colours(feature_map, frame),
-                frame,
-                output.printable(found.files[i].name),
-                None if basis.foreground_rule is None else basis.foreground(feature_map, frame),
-            )
+        # In our own style the image shows where there is no foreground; in those of the papers that is black.
+        through = basis.foreground_rule is not None and basis.style == "fewmatch"
+        item = MappedImage(
+            _shrunk(picture, len(shown)),
+            basis.colours(feature_map, frame),
+            frame,
+            output.printable(found.files[i].name),
+            basis.foreground(feature_map, frame) if through else None,
         )
-    if not items:
-        raise InputError(f"{out} cannot be drawn: the images are no longer where the store found them")
-    caption = output.printable(_caption(found, basis))
-    if len(items) + gone < len(found):
-        few = f"the first {len(items)} of {len(found):,} images"
-        output.note(f"the figure shows {few}")
-        caption = f"Shown: {few}. {caption}"
-    save_figure(feature_map_figure(items, caption=caption, smooth=smooth), out)
+        items.append((i, item))
+    return items
 
 
-def _shrunk(picture: np.ndarray) -> np.ndarray:
+def _shrunk(picture: np.ndarray, count: int) -> np.ndarray:
     import cv2
 
     height, width = picture.shape[:2]
-    share = PICTURE / max(height, width)
+    share = min(LARGEST_PICTURE, max(LEAST_PICTURE, PICTURE / count**0.5)) / max(height, width)
     if share >= 1:
         return picture
     shape = max(1, round(width * share)), max(1, round(height * share))

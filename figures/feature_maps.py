@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import text_to_path
 
 from encoders import Frame
-from figures.lettering import wrapped
+from figures.lettering import fitting, wrapped
 from figures.style import INK, MUTED
 
 #: Width of the figure: 1200 px at 120 dpi.
@@ -38,7 +36,7 @@ class MappedImage:
     """An image and the colours of its patches.
 
     image: (H, W, 3) uint8 RGB original, or a smaller copy of all of it. colours: (h, w, 3) RGB from 0 to 1, as `PatchPCA.colours` gives
-    them. frame: its geometry. name: a line above it, cut to its width. foreground: the patches that are foreground; with it the others
+    them. frame: its geometry. name: a line above it, cut to the width of both. foreground: the patches that are foreground; with it the others
     are not drawn, and the image shows through, dark and grey.
     """
 
@@ -68,12 +66,7 @@ def feature_map_figure(items: Sequence[MappedImage], *, caption: str = "", smoot
     if not 1 <= len(items) <= MOST_IMAGES:
         raise ValueError(f"expected 1 to {MOST_IMAGES} images, got {len(items)}")
     for item in items:
-        (height, width), grid, frame = item.image.shape[:2], item.colours.shape[:2], item.frame
-        if abs(height - frame.height * width / frame.width) > 1 or grid != frame.grid:
-            raise ValueError(
-                f"expected an image of {frame.width}×{frame.height} px, or one smaller in this shape, and {frame.grid[0]} × {frame.grid[1]} "
-                f"patches as in its frame, got {width}×{height} px and {grid[0]} × {grid[1]}"
-            )
+        check_frame(item.image, item.colours, item.frame)
     layout = _layout([item.frame.width / item.frame.height for item in items], any(item.name for item in items))
     lines = wrapped(caption, _CAPTION_SIZE, _WIDTH - 2 * _MARGIN) if caption else []
     below = _LINE * len(lines) + (0.06 if lines else 0.0)
@@ -85,15 +78,13 @@ def feature_map_figure(items: Sequence[MappedImage], *, caption: str = "", smoot
         pictures = [
             figure.add_axes((x / _WIDTH, y / height, wide / _WIDTH, tall / height)) for x, y in ((left, lower), second)
         ]
-        _draw(pictures[0], pictures[1], item, smooth)
-        for axes in pictures:
-            axes.set(xlim=(0, item.frame.width), ylim=(item.frame.height, 0), aspect="equal", anchor="C")
-            axes.axis("off")
+        draw_image(pictures[0], item)
+        draw_map(pictures[1], item, smooth=smooth)
         if item.name:
             figure.text(
                 left / _WIDTH,
                 (height - top + 0.05) / height,
-                _fitting(item.name, wide),
+                fitting(item.name, _NAME_SIZE, 2 * wide + _SEAM if layout.beside else wide),
                 ha="left",
                 va="bottom",
                 fontsize=_NAME_SIZE,
@@ -114,49 +105,85 @@ def feature_map_figure(items: Sequence[MappedImage], *, caption: str = "", smoot
     return figure
 
 
-def _draw(picture: Axes, drawn: Axes, item: MappedImage, smooth: bool) -> None:
-    """The image and its map, in pixels of the original from its top left corner, as `Frame.box` is."""
-    frame = item.frame
-    left, top, right, bottom = frame.box
-    # Without its padding the map is still a rectangle; with it, interpolation would bring the padding's black into the image.
-    real = np.ix_(frame.real.any(axis=1), frame.real.any(axis=0))
-    across, down = (right - left) / frame.grid[1], (bottom - top) / frame.grid[0]
-    extent = (
-        left + across * real[1].min(),
-        left + across * (real[1].max() + 1),
-        top + down * (real[0].max() + 1),
-        top + down * real[0].min(),
-    )
-    whole = (0, frame.width, frame.height, 0)
-    rows, columns = (
-        (np.arange(count) + 0.5) * length / count
-        for count, length in zip(item.image.shape[:2], (frame.height, frame.width), strict=True)
-    )
-    seen = (((rows > top) & (rows < bottom))[:, None] & (columns > left) & (columns < right))[..., None]
-    paled = (191 + item.image // 4).astype(np.uint8)
-    picture.imshow(np.where(seen, item.image, paled), extent=whole, interpolation="antialiased")
+def check_frame(
+    image: UInt8[np.ndarray, "H W 3"], values: Float[np.ndarray, "h w ..."] | Bool[np.ndarray, "h w"], frame: Frame
+) -> None:
+    """Refuse an image or values of patches that do not fit their frame.
+
+    Raises:
+        ValueError: what was expected and what it got.
+    """
+    (height, width), grid = image.shape[:2], values.shape[:2]
+    if abs(height - frame.height * width / frame.width) > 1 or grid != frame.grid:
+        raise ValueError(
+            f"expected an image of {frame.width}×{frame.height} px, or one smaller in this shape, and {frame.grid[0]} × {frame.grid[1]} "
+            f"patches as in its frame, got {width}×{height} px and {grid[0]} × {grid[1]}"
+        )
+
+
+def draw_image(axes: Axes, item: MappedImage) -> None:
+    """The image alone, in pixels of the original from its top left corner, as `Frame.box` is; pale where the encoder did not see it."""
+    _span(axes, item.frame)
+    axes.imshow(np.where(_seen(item), item.image, _paled(item)), extent=_whole(item.frame), interpolation="antialiased")
+
+
+def draw_map(axes: Axes, item: MappedImage, *, smooth: bool = False) -> None:
+    """The colours of the patches where these lie, in the same pixels; behind a foreground the image, dark and grey."""
+    _span(axes, item.frame)
+    seen = _seen(item)
+    extent, real = map_extent(item.frame)
     pixels = np.rint(255 * item.colours[real]).astype(np.uint8)
     if item.foreground is not None:
         grey = item.image @ np.array([0.299, 0.587, 0.114]) * _DIMMED
-        behind = np.where(seen, grey[..., None].astype(np.uint8), paled)
-        drawn.imshow(behind, extent=whole, interpolation="antialiased")
+        behind = np.where(seen, grey[..., None].astype(np.uint8), _paled(item))
+        axes.imshow(behind, extent=_whole(item.frame), interpolation="antialiased")
         pixels = np.dstack([pixels, np.where(item.foreground[real], 255, 0).astype(np.uint8)])
     elif not seen.all():
-        drawn.imshow(paled, extent=whole, interpolation="antialiased")
-    drawn.imshow(pixels, extent=extent, interpolation="bicubic" if smooth else "nearest")
+        axes.imshow(_paled(item), extent=_whole(item.frame), interpolation="antialiased")
+    axes.imshow(pixels, extent=extent, interpolation="bicubic" if smooth else "nearest")
 
 
-def _fitting(text: str, width: float) -> str:
-    """As much of a text as fits into so many inches."""
+def map_extent(
+    frame: Frame,
+) -> tuple[tuple[float, float, float, float], tuple[Int[np.ndarray, "r 1"], Int[np.ndarray, "1 c"]]]:
+    """Left, right, bottom and top of the patches that are no padding, and which rows and columns they are.
 
-    def fits(part: str) -> bool:
-        font = FontProperties(size=_NAME_SIZE)
-        return bool(text_to_path.get_text_width_height_descent(part, font, False)[0] <= 72 * width)
+    Without its padding the map is still a rectangle; with it, interpolation would bring the padding's black into the image.
+    """
+    left, top, right, bottom = frame.box
+    rows, columns = np.ix_(frame.real.any(axis=1), frame.real.any(axis=0))
+    across, down = (right - left) / frame.grid[1], (bottom - top) / frame.grid[0]
+    extent = (
+        left + across * columns.min(),
+        left + across * (columns.max() + 1),
+        top + down * (rows.max() + 1),
+        top + down * rows.min(),
+    )
+    return extent, (rows, columns)
 
-    if fits(text):
-        return text
-    kept = next((k for k in range(len(text) - 1, 0, -1) if fits(text[:k] + "…")), 0)
-    return text[:kept] + "…"
+
+def _span(axes: Axes, frame: Frame) -> None:
+    axes.set(xlim=(0, frame.width), ylim=(frame.height, 0), aspect="equal", anchor="C")
+    axes.set_autoscale_on(False)  # imshow would otherwise make the axes as large as each picture
+    axes.axis("off")
+
+
+def _whole(frame: Frame) -> tuple[float, float, float, float]:
+    return 0.0, float(frame.width), float(frame.height), 0.0
+
+
+def _paled(item: MappedImage) -> UInt8[np.ndarray, "H W 3"]:
+    return (191 + item.image // 4).astype(np.uint8)
+
+
+def _seen(item: MappedImage) -> Bool[np.ndarray, "H W 1"]:
+    """Which pixels the encoder saw."""
+    left, top, right, bottom = item.frame.box
+    rows, columns = (
+        (np.arange(count) + 0.5) * length / count
+        for count, length in zip(item.image.shape[:2], (item.frame.height, item.frame.width), strict=True)
+    )
+    return np.asarray((((rows > top) & (rows < bottom))[:, None] & (columns > left) & (columns < right))[..., None])
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -200,7 +227,7 @@ def _rows(aspects: list[float], count: int, beside: bool, named: bool) -> tuple[
         free = inner - _GAP * (len(row) - 1) - (_SEAM * len(row) if beside else 0)
         return min(_TALLEST, free / (times * sum(aspects[i] for i in row)))
 
-    rows = _partition(aspects, count)
+    rows = partition(aspects, count)
     lowest = min(height_of(row) for row in rows)
     fields: list[tuple[float, float, float, float]] = []
     y, filled = 0.0, 0.0
@@ -217,7 +244,7 @@ def _rows(aspects: list[float], count: int, beside: bool, named: bool) -> tuple[
     return _Layout(beside, y + _MARGIN, fields), filled
 
 
-def _partition(aspects: list[float], count: int) -> list[list[int]]:
+def partition(aspects: list[float], count: int) -> list[list[int]]:
     """Rows of neighbours, so that the widest row is as narrow as can be; of such, the fullest first."""
     low, high = max(aspects), sum(aspects)
 

@@ -21,19 +21,37 @@ def text_box(text: str, size: float) -> tuple[float, float]:
     return width / 72 + 0.1, max(height, 0.8 * size) / 72 + 0.08
 
 
+#: A PNG's letters begin at whole pixels, so a line can be so much wider than its outlines say.
+_ROUNDING = 1.04
+
+
+def text_width(text: str, size: float) -> float:
+    """The width that a line of text needs, in inches."""
+    width = text_to_path.get_text_width_height_descent(text, FontProperties(size=size), False)[0]
+    return _ROUNDING * float(width) / 72
+
+
 def wrapped(text: str, size: float, width: float) -> list[str]:
-    """Lines of words that are no wider than so many inches."""
+    """Lines of words that are no wider than so many inches; a word that is wider itself is broken."""
     lines: list[str] = []
     for word in text.split():
-        if (
-            lines
-            and text_to_path.get_text_width_height_descent(f"{lines[-1]} {word}", FontProperties(size=size), False)[0]
-            <= 72 * width
-        ):
+        if lines and text_width(f"{lines[-1]} {word}", size) <= width:
             lines[-1] += f" {word}"
-        else:
-            lines.append(word)
+            continue
+        while text_width(word, size) > width and len(word) > 1:
+            kept = next((k for k in range(len(word) - 1, 1, -1) if text_width(word[:k], size) <= width), 1)
+            lines.append(word[:kept])
+            word = word[kept:]
+        lines.append(word)
     return lines
+
+
+def fitting(text: str, size: float, width: float) -> str:
+    """As much of a text as fits into so many inches, with … where it is cut."""
+    if text_width(text, size) <= width:
+        return text
+    kept = next((k for k in range(len(text) - 1, 0, -1) if text_width(text[:k] + "…", size) <= width), 0)
+    return text[:kept] + "…"
 
 
 def cut(text: str, length: int) -> str:

@@ -17,10 +17,10 @@ TERMS = 5
 
 @dataclass(frozen=True)
 class Principal:
-    """directions: (3, D) principal directions, ratios: (3,) their shares of the variance; zero where there is none."""
+    """directions: (n, D) principal directions, ratios: (n,) their shares of the variance; zero where there is none."""
 
-    directions: Float[np.ndarray, "3 D"]
-    ratios: Float[np.ndarray, "3"]
+    directions: Float[np.ndarray, "n D"]
+    ratios: Float[np.ndarray, "n"]
 
 
 class Moments:
@@ -56,13 +56,13 @@ class Moments:
         return np.asarray(self.within + (off * np.array(self._counts)[:, None]).T @ off)
 
 
-def principal_components(covariance: Float[np.ndarray, "D D"], square: float) -> Principal:
-    """The first three principal components; `square` is the mean squared length of the vectors before a mean was subtracted."""
+def principal_components(covariance: Float[np.ndarray, "D D"], square: float, count: int) -> Principal:
+    """The first principal components; `square` is the mean squared length of the vectors before a mean was subtracted."""
     values, vectors = np.linalg.eigh((covariance + covariance.T) / 2)
     values, vectors = values[::-1], vectors[:, ::-1].T
     real = values > _ROUNDING * square
-    directions, ratios = np.zeros((3, len(values))), np.zeros(3)
-    kept = min(3, int(real.sum()))
+    directions, ratios = np.zeros((count, len(values))), np.zeros(count)
+    kept = min(count, int(real.sum()))
     if kept:
         directions[:kept] = vectors[:kept]
         ratios[:kept] = values[:kept] / values[real].sum()

@@ -60,9 +60,10 @@ def test_json_and_maps_are_what_the_functions_give(
     maps, extra = tmp_path / "maps", ("--foreground",) * foreground
     got = as_json(command(capsys, "pca", photos, *SMALL, *extra, "--json", "--maps", maps))
     assert set(got) == {
-        "schema", "version", "encoder", "images", "center", "fitted", "explained_variance_ratio", "components", "foreground",
-        "basis", "figure", "skipped",
+        "schema", "version", "encoder", "images", "style", "center", "fitted", "explained_variance_ratio", "components", "foreground",
+        "basis", "figure", "pages", "skipped",
     }  # fmt: skip
+    assert got["style"] == "fewmatch" and got["pages"] == []
     names = ["a/cat.png", "b/cat.png", "cup.png"]
     assert [image["path"] for image in got["images"]] == [f"{photos}/{name}" for name in names]
     assert [image["map"] for image in got["images"]] == [str(maps / n) for n in ("cat.png", "cat-2.png", "cup.png")]
@@ -128,7 +129,7 @@ def test_the_default_size_for_other_encoders(patch: int, dense: int, wanted: int
     assert _display_size(encoder) == wanted  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("extra", [(), ("--foreground",), ("--center", "all")])
+@pytest.mark.parametrize("extra", [(), ("--foreground",), ("--center", "all"), ("--style", "dinov3")])
 def test_a_basis_gives_the_same_bytes_again_and_the_same_colours_to_single_images(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: tuple[str, ...]
 ) -> None:
@@ -142,7 +143,7 @@ def test_a_basis_gives_the_same_bytes_again_and_the_same_colours_to_single_image
     old = as_json(command(capsys, "pca", photos, *SMALL, "--basis", basis, "--maps", again, "-o", figures[1], "--json"))
     assert new["basis"] == old["basis"] == str(basis)
     assert figures[0].read_bytes() == figures[1].read_bytes() and colours_of(first) == colours_of(again)
-    different = {"figure", "images"}
+    different = {"figure", "pages", "images"}
     assert {k: v for k, v in new.items() if k not in different} == {k: v for k, v in old.items() if k not in different}
     assert command(capsys, "pca", photos / "cup.png", *SMALL, "--basis", basis, "--maps", single)[0] == 0
     assert np.array_equal(pixels(single / "cup.png"), pixels(first / "cup.png"))
@@ -166,6 +167,8 @@ def test_a_basis_is_held_to_what_it_was_fitted_with(
     for option, message in (
         (("--foreground",), "was fitted without --foreground"),
         (("--center", "all"), "was fitted with --center image+position, not all"),
+        (("--style", "capi"), "was fitted with --style fewmatch, not capi"),
+        (("--strips", 4, "-o", tmp_path / "s.png"), "has 3 components, fewer than --strips 4"),
         (("--save-basis", tmp_path / "x.npz"), "give one of them"),
     ):
         code, out, err = command(capsys, "pca", photos, *SMALL, "--basis", basis, *option, "--json")
@@ -237,21 +240,80 @@ def test_a_store_gives_the_same(photos: Path, tmp_path: Path, capsys: pytest.Cap
     assert code == 2 and "was made with --size 64" in err
 
 
-def test_above_sixty_images_the_first_ones_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_above_sixty_images_there_are_more_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(62):
         Image.fromarray(skimage.data.chelsea()[i : i + 32, i : i + 32]).save(folder / f"{i:02}.png")
-    code, out, err = command(capsys, "pca", folder, *MINI, "--size", 16, "-o", tmp_path / "many.svg")
-    assert code == 0 and "the figure shows the first 60 of 62 images" in err and out.startswith("62 images")
-    words = (tmp_path / "many.svg").read_text()
-    assert "Shown: the first 60 of 62 images." in words and "59.png" in words and "60.png" not in words
+    call = ("pca", folder, *MINI, "--size", 16, "-o", tmp_path / "many.svg")
+    got = as_json(command(capsys, *call, "--json"))
+    pages = [tmp_path / "many.svg", tmp_path / "many-2.svg"]
+    assert got["pages"] == [str(page) for page in pages] and got["figure"] == str(pages[0])
+    first, second = (page.read_text() for page in pages)
+    assert "Page 1 of 2." in first and "59.png" in first and "60.png" not in first
+    assert "Page 2 of 2." in second and "60.png" in second and "61.png" in second and "59.png" not in second
+    pages[0].unlink()
+    code, _, err = command(capsys, *call)
+    assert code == 5 and "many-2.svg exists" in err and not pages[0].exists()
+    code, _, err = command(capsys, *call, "--strips", 2, "--overwrite")
+    assert code == 0 and [line for line in err.splitlines() if "wrote" in line] == [
+        f"wrote {tmp_path / name}" for name in ("many.svg", "many-2.svg", "many-3.svg", "many-4.svg")
+    ]
+    assert "61.png" in (tmp_path / "many-4.svg").read_text()
+
+
+def test_styles_are_those_of_the_functions_and_are_named(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encoder = fewmatch.load("mini", device="cpu", dtype="float32")
+    store = fewmatch.encode_images([photos], encoder, keep="patches", size=64)
+    frames = [store.frame(i) for i in range(3)]
+    words = {"dinov2": "the least and the largest", "dinov3": "sigmoid(2 · score)", "capi": "−2.3 to 2.3"}
+    for style in ("dinov2", "dinov3", "capi"):
+        figure, maps, kept = tmp_path / f"{style}.svg", tmp_path / style, tmp_path / f"{style}.npz"
+        call = ("pca", photos, *SMALL, "--style", style, "-o", figure, "--maps", maps, "--save-basis", kept)
+        got = as_json(command(capsys, *call, "--json"))
+        basis = fewmatch.PatchPCA.fit(store.feature_map, frames, style=style)  # type: ignore[arg-type]
+        assert (got["style"], got["center"]) == (style, "all")
+        assert [part["low"] for part in got["components"]] == basis.low.tolist()
+        assert (got["foreground"] is None) == (style == "capi")
+        wanted = np.rint(255 * basis.colours(store.feature_map(2), frames[2]))
+        x, y = frames[2].to_pixels(*np.indices(frames[2].grid))
+        assert np.array_equal(pixels(maps / "cup.png")[np.rint(y).astype(int), np.rint(x).astype(int)], wanted)
+        assert words[style] in " ".join(figure.read_text().split())
+        again = as_json(command(capsys, "pca", photos, *SMALL, "--basis", kept, "--json"))
+        assert (again["style"], again["components"]) == (style, got["components"])
+        code, out, _ = command(capsys, "pca", photos, *SMALL, "--style", style, "--maps", tmp_path / f"{style}-2")
+        assert code == 0 and f"style {style}; centre all" in out
+        assert colours_of(tmp_path / f"{style}-2") == colours_of(maps)
+
+
+def test_strips_are_drawn_and_kept(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept, plain = tmp_path / "five.npz", tmp_path / "plain.svg"
+    call = ("pca", photos, *SMALL, "--strips", 5, "-o", tmp_path / "five.svg", "--save-basis", kept, "--json")
+    got = as_json(command(capsys, *call))
+    assert len(got["explained_variance_ratio"]) == 5
+    assert [part["colour"] for part in got["components"]] == ["red", "green", "blue", None, None]
+    assert fewmatch.PatchPCA.load(kept).components.shape[0] == 5
+    three = as_json(command(capsys, "pca", photos, *SMALL, "-o", plain, "--json"))
+    assert three["components"] == got["components"][:3]
+    for name, count in (("five", 5), ("two", 2)):
+        drawn = tmp_path / f"{name}.svg"
+        assert (
+            command(capsys, "pca", photos, *SMALL, "--basis", kept, "--strips", count, "-o", drawn, "--overwrite")[0]
+            == 0
+        )
+        pictures = drawn.read_text().count("<image ")
+        assert pictures == 3 * (count + 2) > plain.read_text().count("<image ") == 6
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
         ((), 2, "nothing to write: give -o FILE"),
+        (("--strips", "3", "--json"), 2, "--strips are drawn in the figure: give -o FILE"),
+        (("--strips", "3", "--smooth", "-o", "x.png"), 2, "leave --smooth out"),
+        (("--style", "capi", "--foreground", "--json"), 2, "--style capi has no foreground"),
         (("-o", "x.jpg"), 2, "no figure of type .jpg: expected a name ending in .png, .svg, .pdf"),
         (("--save-basis", "x.txt"), 2, "no basis of type .txt: expected a name ending in .npz"),
         (("--basis", "nowhere.npz", "--json"), 2, "nowhere.npz does not exist"),

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 from encoders import Frame, InputError
 from encoders.frame import padded_frame
 from matching import PatchPCA
-from matching.pca import PCA_CENTERS
+from matching.pca_source import PCA_CENTERS
 from matching.principal import border, mutual_information, otsu_threshold, sign_of
 
 PROPERTY = settings(deadline=None, database=None, max_examples=60)
@@ -338,6 +338,12 @@ def test_what_cannot_be_fitted_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
             PatchPCA.fit(*arguments)
     with pytest.raises(InputError, match="no centre called each: expected one of all, image, position"):
         PatchPCA.fit([good], center="each")
+    with pytest.raises(InputError, match="no style called vogue: expected one of fewmatch, dinov2, dinov3, capi"):
+        PatchPCA.fit([good], style="vogue")
+    with pytest.raises(InputError, match="the style capi has no foreground"):
+        PatchPCA.fit([good], style="capi", foreground=True)
+    with pytest.raises(InputError, match="expected three components or more, for three colours, got 2"):
+        PatchPCA.fit([good], components=2)
     basis = PatchPCA.fit([good])
     with pytest.raises(InputError, match="expected a map of 4 dimensions as the basis has, got 5"):
         basis.colours(np.ones((2, 3, 5)))
@@ -347,6 +353,29 @@ def test_what_cannot_be_fitted_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Kept bases
+
+
+@pytest.mark.parametrize("style", ["dinov2", "dinov3", "capi"])
+def test_a_basis_keeps_its_style_and_its_components(tmp_path: Path, style: Any) -> None:
+    maps, _, frames = made_scenes(0)
+    basis = PatchPCA.fit(maps, frames, style=style, components=5)
+    again = PatchPCA.load(basis.save(tmp_path / "basis.npz"))
+    assert again.style == style and again.components.shape == (5, 8)
+    for feature_map, frame in zip(maps, frames, strict=True):
+        assert np.array_equal(again.colours(feature_map, frame), basis.colours(feature_map, frame))
+        assert np.array_equal(again.strips(feature_map, frame), basis.strips(feature_map, frame), equal_nan=True)
+
+
+def test_bases_of_schema_1_are_read(tmp_path: Path) -> None:
+    """They had no style, and three components."""
+    maps, _, frames = made_scenes(0)
+    basis = PatchPCA.fit(maps, frames, foreground=True)
+    arrays = dict(np.load(basis.save(tmp_path / "basis.npz")))
+    del arrays["style"]
+    np.savez(tmp_path / "old.npz", **(arrays | {"schema": np.int64(1)}))
+    old = PatchPCA.load(tmp_path / "old.npz")
+    assert old.style == "fewmatch"
+    assert np.array_equal(old.colours(maps[0], frames[0]), basis.colours(maps[0], frames[0]))
 
 
 @pytest.mark.parametrize("foreground", [False, True])
@@ -385,7 +414,11 @@ def test_a_basis_is_plain_arrays(tmp_path: Path) -> None:
     maps, frames = made_maps()
     path = PatchPCA.fit(maps, frames, encoder=ENCODER).save(tmp_path / "basis.npz")
     with np.load(path, allow_pickle=False) as archive:
-        assert json.loads(str(archive["encoder"])) == ENCODER and int(archive["schema"]) == 1
+        assert (
+            json.loads(str(archive["encoder"])) == ENCODER
+            and int(archive["schema"]) == 2
+            and str(archive["style"]) == "fewmatch"
+        )
         assert archive["components"].shape == (3, 7) and archive["foreground_direction"].shape == (0,)
 
 
@@ -402,6 +435,7 @@ def test_files_that_are_no_basis_are_refused_in_one_line(tmp_path: Path) -> None
         {"encoder": np.str_("{")},
         {"encoder": np.str_("[1]")},
         {"center": np.str_("each")},
+        {"style": np.str_("vogue")},
         {"foreground_direction": np.zeros(6)},
         {"mean": np.array([{"a": 1}], dtype=object)},
     ):
@@ -417,7 +451,7 @@ def test_files_that_are_no_basis_are_refused_in_one_line(tmp_path: Path) -> None
             PatchPCA.load(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     np.savez(path, **(arrays | {"schema": np.int64(9)}))
-    with pytest.raises(InputError, match="has schema 9, this fewmatch reads schema 1: make the basis again"):
+    with pytest.raises(InputError, match="has schema 9, this fewmatch reads schemas 1 and 2: make the basis again"):
         PatchPCA.load(path)
     with pytest.raises(InputError, match=r"absent.npz does not exist"):
         PatchPCA.load(tmp_path / "absent.npz")
