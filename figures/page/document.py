@@ -14,7 +14,13 @@ from markupsafe import Markup
 
 
 def html_document(
-    template: str, *, title: str, styles: Sequence[str], script: str | None = None, data: object = None, **values: Any
+    template: str,
+    *,
+    title: str,
+    styles: Sequence[str],
+    script: str | Sequence[str] | None = None,
+    data: object = None,
+    **values: Any,
 ) -> str:
     """Render a template of this package that extends `document.html.j2`.
 
@@ -24,7 +30,7 @@ def html_document(
 
     Args:
         template: file name of the template. title: of the document, and `title` in the template.
-        styles: file names of style sheets, in order. script: file name of the script.
+        styles: file names of style sheets, in order. script: file name of the script, or of its parts in order.
         data: what the script finds as JSON in the element `data`; numbers must be finite.
         values: for the template.
 
@@ -36,7 +42,7 @@ def html_document(
         code, embedded = "", ""
         policy = "script-src 'none'; object-src 'none'; base-uri 'none'; form-action 'none'"
     else:
-        code, embedded = _packaged(script), script_json(data)
+        code, embedded = "".join(map(_packaged, [script] if isinstance(script, str) else script)), script_json(data)
         policy = (
             f"default-src 'none'; script-src '{_digest(code)}'; style-src '{_digest(style)}'; img-src data:; "
             "base-uri 'none'; form-action 'none'"
