@@ -1,33 +1,51 @@
 from .accuracy import accuracy_figure as accuracy_figure
+from .component_strips import strips_figure as strips_figure
 from .confusion import confusion_figure as confusion_figure
 from .drawing import pencil_drawing as pencil_drawing
 from .feature_maps import MappedImage as MappedImage
 from .feature_maps import feature_map_figure as feature_map_figure
 from .match_lines import MatchedPair as MatchedPair
 from .match_lines import match_figure as match_figure
+from .page.correspondence import MatchPageImage as MatchPageImage
+from .page.correspondence import match_page as match_page
 from .page.plane import EpisodeImage as EpisodeImage
 from .page.plane import plane_page as plane_page
 from .plane import plane_figure as plane_figure
 from .reliability import reliability_figure as reliability_figure
 from .sheet import contact_sheet as contact_sheet
 from .sheet import save_figure as save_figure
+from .similarity import SimilarImage as SimilarImage
+from .similarity import similarity_figure as similarity_figure
 from .telling import TellingImage as TellingImage
 from .telling import telling_images as telling_images
+from .transferred_points import TransferredPoints as TransferredPoints
+from .transferred_points import transfer_figure as transfer_figure
+from .warp import WarpedPair as WarpedPair
+from .warp import warp_figure as warp_figure
 
 __all__ = [
     "EpisodeImage",
     "MappedImage",
+    "MatchPageImage",
     "MatchedPair",
+    "SimilarImage",
     "TellingImage",
+    "TransferredPoints",
+    "WarpedPair",
     "accuracy_figure",
     "confusion_figure",
     "contact_sheet",
     "feature_map_figure",
     "match_figure",
+    "match_page",
     "pencil_drawing",
     "plane_figure",
     "plane_page",
     "reliability_figure",
     "save_figure",
+    "similarity_figure",
+    "strips_figure",
     "telling_images",
+    "transfer_figure",
+    "warp_figure",
 ]

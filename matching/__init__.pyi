@@ -1,9 +1,95 @@
+from .buddies import best_buddies as best_buddies
+from .coarse import coarse_to_fine as coarse_to_fine
+from .coarse import pooled as pooled
+from .export import ImagePair as ImagePair
+from .export import matches_csv as matches_csv
+from .export import read_matches as read_matches
+from .export import read_matches_csv as read_matches_csv
+from .export import save_matches as save_matches
+from .export import to_csv as to_csv
+from .export import to_opencv as to_opencv
+from .flow import Flow as Flow
+from .flow import dense_flow as dense_flow
+from .flow import warp as warp
+from .flow_files import read_flow as read_flow
+from .flow_files import write_flow as write_flow
+from .foreground import Foreground as Foreground
+from .foreground import foreground_masks as foreground_masks
+from .geometry import Geometry as Geometry
+from .geometry import fit_geometry as fit_geometry
+from .geometry import geometry_error as geometry_error
+from .geometry import project as project
 from .ground_truth import disparity_error as disparity_error
 from .ground_truth import share_within as share_within
+from .keypoints import Keypoints as Keypoints
+from .masks import find_masks as find_masks
+from .masks import move_mask as move_mask
+from .masks import patch_mask as patch_mask
+from .masks import pixel_mask as pixel_mask
+from .masks import read_mask as read_mask
 from .matches import Matches as Matches
 from .matches import match as match
+from .mirror import MirrorChoice as MirrorChoice
+from .mirror import choose_mirror as choose_mirror
+from .nearest import Nearest as Nearest
 from .nearest import mutual_nearest as mutual_nearest
+from .nearest import nearest_both_ways as nearest_both_ways
 from .pca import PatchPCA as PatchPCA
+from .refinement import refine as refine
 from .sift import sift_matches as sift_matches
+from .similarity import sharpened as sharpened
+from .similarity import similarity_maps as similarity_maps
+from .transfer import Transferred as Transferred
+from .transfer import transfer_points as transfer_points
+from .verification import inliers_of as inliers_of
+from .verification import patch_length as patch_length
+from .verification import verified as verified
 
-__all__ = ["Matches", "PatchPCA", "disparity_error", "match", "mutual_nearest", "share_within", "sift_matches"]
+__all__ = [
+    "Flow",
+    "Foreground",
+    "Geometry",
+    "ImagePair",
+    "Keypoints",
+    "Matches",
+    "MirrorChoice",
+    "Nearest",
+    "PatchPCA",
+    "Transferred",
+    "best_buddies",
+    "choose_mirror",
+    "coarse_to_fine",
+    "dense_flow",
+    "disparity_error",
+    "find_masks",
+    "fit_geometry",
+    "foreground_masks",
+    "geometry_error",
+    "inliers_of",
+    "match",
+    "matches_csv",
+    "move_mask",
+    "mutual_nearest",
+    "nearest_both_ways",
+    "patch_length",
+    "patch_mask",
+    "pixel_mask",
+    "pooled",
+    "project",
+    "read_flow",
+    "read_mask",
+    "read_matches",
+    "read_matches_csv",
+    "refine",
+    "save_matches",
+    "share_within",
+    "sharpened",
+    "sift_matches",
+    "similarity_maps",
+    "to_csv",
+    "to_opencv",
+    "transfer_points",
+    "verified",
+    "warp",
+    "write_flow",
+]

@@ -45,7 +45,7 @@ def photos(tmp_path: Path) -> dict[str, Path]:
 
 def test_json_holds_what_the_functions_give(photos: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     got = as_json(command(capsys, "match", photos["whole"], photos["part"], photos["cat"], *MINI, "--json"))
-    assert set(got) == {"schema", "version", "encoder", "images", "pairs", "figure", "skipped"}
+    assert set(got) == {"schema", "version", "encoder", "images", "steps", "pairs", "figure", "written", "skipped"}
     assert (got["schema"], got["figure"], got["skipped"]) == (1, None, [])
     assert {k: v for k, v in got["encoder"].items() if k != "digest"} == {
         "name": "mini",
@@ -204,8 +204,12 @@ def test_images_that_cannot_be_used(
     [
         (("nowhere.png", "cat"), 2, "does not exist"),
         (("cat",), 2, "expected two images or more, got 1"),
-        (("cat", "whole", "-o", "match.gif"), 2, "no figure of type .gif: expected a name ending in .png, .svg, .pdf"),
-        (("cat", "whole", "--lines", "-1"), 2, "expected --lines of 0 or more"),
+        (
+            ("cat", "whole", "-o", "match.gif"),
+            2,
+            "no output of type .gif: expected a name ending in .png, .svg, .pdf, .html, .csv, .npz",
+        ),
+        (("cat", "whole", "--lines", "-1", "-o", "match.png"), 2, "expected --lines of 0 or more"),
         (("cat", "whole", "--size", "100"), 2, "not a multiple of the patch size 8: try 96 or 104"),
         (("cat", "whole", "-e", "dinov2_vits14"), 4, "-e mini"),
     ],

@@ -1,0 +1,402 @@
+"""What happens to each pair of images in `fewmatch match`, step by step."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cli import output
+from cli.data import ImageMaps, open_maps
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from encoders import Frame
+    from matching import Flow, Matches, MirrorChoice, Transferred
+
+
+@dataclass(frozen=True)
+class MatchSteps:
+    """What the user asks for, each as the option of that name; None is the room's own choice."""
+
+    foreground: Literal["none", "pca", "cls"] = "none"
+    masks: Sequence[Path] = ()
+    mirror: Literal["never", "nearest", "mutual"] = "never"
+    min_score: float | None = None
+    max_ratio: float | None = None
+    exclusion: float | None = None
+    max_cycle: float = 0.0
+    coarse_to_fine: int | None = None
+    fine_size: int | None = None
+    refine: Literal["none", "soft-argmax"] = "none"
+    window: int | None = None
+    temperature: float | None = None
+    verify: Literal["none", "homography", "affine", "fundamental"] = "none"
+    threshold: float | None = None
+    inliers: bool = False
+    count: int | None = None
+    select: Literal["spread", "buddies"] | None = None
+    seed: int | None = None
+    points: Sequence[tuple[float, float]] = ()
+    flow: bool = False
+    warp: bool = False
+    heat: bool = False
+
+    def check(self) -> None:
+        """Refuse what would be ignored, before anything is encoded."""
+        from encoders import InputError
+
+        for given, option, needed, there in (
+            (self.exclusion, "--exclusion", "--max-ratio", self.max_ratio is not None),
+            (self.window, "--window", "--refine soft-argmax", self.refine != "none"),
+            (self.temperature, "--temperature", "--refine soft-argmax", self.refine != "none"),
+            (self.threshold, "--threshold", "--verify", self.verify != "none"),
+            (self.inliers or None, "--inliers", "--verify", self.verify != "none"),
+            (self.select, "--select", "--count", self.count is not None),
+            (self.seed, "--seed", "--verify or --select buddies", self.verify != "none" or self.select == "buddies"),
+        ):
+            if given is not None and not there:
+                raise InputError(f"{option} is for {needed}, which is not asked for")
+        if self.masks and self.foreground != "none":
+            raise InputError("--mask and --foreground together: expected one of them")
+        if self.coarse_to_fine is not None and self.fine_size is not None:
+            raise InputError("--coarse-to-fine and --fine-size together: expected one of them")
+        if self.coarse_to_fine is not None and self.coarse_to_fine < 2:
+            raise InputError(f"expected --coarse-to-fine of 2 patches or more, got {self.coarse_to_fine}")
+        if self.threshold is not None and not 0 < self.threshold < float("inf"):
+            raise InputError(f"expected --threshold of more than 0 pixels, got {self.threshold}")
+        if self.count is not None and self.count < 1:
+            raise InputError(f"expected --count of 1 or more, got {self.count}")
+
+    def to_json(self) -> dict[str, Any]:
+        """What was asked for, for results; None is the default, which the documentation names."""
+        return {
+            "foreground": "mask" if self.masks else self.foreground,
+            "mirror": self.mirror,
+            "min_score": self.min_score,
+            "max_ratio": self.max_ratio,
+            "exclusion": self.exclusion,
+            "max_cycle": self.max_cycle,
+            "coarse_to_fine": self.coarse_to_fine,
+            "fine_size": self.fine_size,
+            "refine": self.refine,
+            "window": self.window,
+            "temperature": self.temperature,
+            "verify": self.verify,
+            "threshold": self.threshold,
+            "inliers": self.inliers,
+            "count": self.count,
+            "select": self.select,
+            "seed": self.seed,
+        }
+
+    @property
+    def words(self) -> str:
+        """What the matches are, for captions."""
+        words = "matches that lead back" if self.max_cycle else "mutual nearest patches"
+        words += "" if self.fine_size is None else f", looked for again at {self.fine_size} px"
+        words += (
+            "" if self.coarse_to_fine is None else f", by way of {self.coarse_to_fine} × {self.coarse_to_fine} patches"
+        )
+        chosen = self.inliers or (self.verify != "none" and self.count is not None)
+        return words + (f" that agree with the {self.verify}" if chosen else "")
+
+    @property
+    def window_options(self) -> dict[str, Any]:
+        given = {"half_width": self.window, "temperature": self.temperature}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class FoundPair:
+    """What was found in images a and b (indices).
+
+    mirror: how the image and its mirror image compare. points: where the given points are. heat: (K, h, w) cosines with each point.
+    flow: of A to B. carried: of B to A, which carries A's colours. Each is None where it was not asked for.
+    """
+
+    a: int
+    b: int
+    matches: Matches
+    mirror: MirrorChoice | None = None
+    points: Transferred | None = None
+    heat: np.ndarray | None = None
+    flow: Flow | None = None
+    carried: Flow | None = None
+
+
+@dataclass(frozen=True)
+class _View:
+    """One image as the encoder sees it. valid: patches that take part, None for all."""
+
+    map: np.ndarray
+    frame: Frame
+    valid: np.ndarray | None
+
+
+@dataclass
+class _Views:
+    """The images at one size, as they are and mirrored. masks: for each image the patches that take part, or None for all.
+
+    place: where an image is among the mirrored ones.
+    """
+
+    maps: ImageMaps
+    masks: list[np.ndarray | None]
+    mirrored: ImageMaps | None = None
+    place: dict[int, int] = field(default_factory=dict)
+
+    def view(self, index: int, mirrored: bool = False) -> _View:
+        from matching.masks import move_mask
+
+        mask = self.masks[index]
+        if not mirrored:
+            return _View(self.maps.map(index), self.maps.frame(index), mask)
+        assert self.mirrored is not None
+        frame = self.mirrored.frame(self.place[index])
+        moved = None if mask is None else move_mask(mask, self.maps.frame(index), frame)
+        return _View(self.mirrored.map(self.place[index]), frame, moved)
+
+
+@dataclass(frozen=True)
+class PairFinder:
+    """Matches pairs of images. masks: of each image, the patches that take part in matching at `--size`, None for all."""
+
+    steps: MatchSteps
+    _views: _Views
+    _fine: _Views | None
+
+    @property
+    def masks(self) -> list[np.ndarray | None]:
+        return self._views.masks
+
+    def find(self, pairs: Sequence[tuple[int, int]]) -> Iterator[FoundPair]:
+        """One result for each pair; an image is read once for all pairs in a row that begin with it."""
+        s, last = self.steps, -1
+        for a, b in pairs:
+            if a != last:
+                as_it_is, fine_a = self._views.view(a), {}
+                turned = None if s.mirror == "never" else self._views.view(a, mirrored=True)
+                last = a
+            view_a, view_b, choice = as_it_is, self._views.view(b), None
+            if turned is not None:
+                choice = self._mirror(view_a, turned, view_b)
+                view_a = turned if choice.mirrored else view_a
+            mirrored = choice is not None and choice.mirrored
+            coarse = fine = view_a, view_b
+            if s.coarse_to_fine is not None:
+                coarse = self._pooled(view_a), self._pooled(view_b)
+            matches = dataclasses.replace(self._match(*coarse), mirrored=mirrored)
+            if self._fine is not None:
+                if mirrored not in fine_a:
+                    fine_a[mirrored] = self._fine.view(a, mirrored)
+                fine = fine_a[mirrored], self._fine.view(b)
+            if coarse is not fine:
+                matches = self._finer(matches, coarse, fine)
+            matches = self._chosen(self._verified(self._refined(matches, *fine), fine[1]), *fine)
+            yield FoundPair(
+                a,
+                b,
+                matches,
+                choice,
+                self._points(view_a, view_b) if s.points else None,
+                self._heat(view_a, view_b) if s.heat else None,
+                self._flow(view_a, view_b) if s.flow else None,
+                self._flow(view_b, view_a) if s.warp else None,
+            )
+
+    def _mirror(self, a: _View, turned: _View, b: _View) -> MirrorChoice:
+        from matching import choose_mirror
+
+        assert self.steps.mirror != "never"
+        return choose_mirror(
+            a.map,
+            a.frame,
+            turned.map,
+            turned.frame,
+            b.map,
+            b.frame,
+            valid_a=a.valid,
+            valid_b=b.valid,
+            by=self.steps.mirror,
+        )
+
+    def _match(self, a: _View, b: _View) -> Matches:
+        from matching import match
+        from matching.matches import EXCLUSION
+
+        s = self.steps
+        return match(
+            a.map,
+            a.frame,
+            b.map,
+            b.frame,
+            valid_a=a.valid,
+            valid_b=b.valid,
+            min_score=s.min_score,
+            max_ratio=s.max_ratio,
+            max_cycle=s.max_cycle,
+            exclusion=EXCLUSION if s.exclusion is None else s.exclusion,
+        )
+
+    def _pooled(self, view: _View) -> _View:
+        from matching import pooled
+
+        assert self.steps.coarse_to_fine is not None
+        return _View(*pooled(view.map, view.frame, self.steps.coarse_to_fine, valid=view.valid), None)
+
+    def _finer(self, matches: Matches, coarse: tuple[_View, _View], fine: tuple[_View, _View]) -> Matches:
+        from matching import coarse_to_fine
+
+        a, b = fine
+        return coarse_to_fine(
+            matches,
+            coarse[0].frame,
+            coarse[1].frame,
+            a.map,
+            a.frame,
+            b.map,
+            b.frame,
+            valid_a=a.valid,
+            valid_b=b.valid,
+        )
+
+    def _refined(self, matches: Matches, a: _View, b: _View) -> Matches:
+        from matching import refine
+
+        if self.steps.refine == "none":
+            return matches
+        return refine(matches, a.map, a.frame, b.map, b.frame, valid_b=b.valid, **self.steps.window_options)
+
+    def _verified(self, matches: Matches, b: _View) -> Matches:
+        from matching import inliers_of, patch_length, verified
+
+        s = self.steps
+        if s.verify == "none":
+            return matches
+        threshold = patch_length(b.frame) if s.threshold is None else s.threshold
+        matches = verified(matches, s.verify, threshold=threshold, seed=s.seed or 0)
+        return inliers_of(matches) if s.inliers else matches
+
+    def _chosen(self, matches: Matches, a: _View, b: _View) -> Matches:
+        """At most `--count`, of those that agree with the model where there is one."""
+        from matching import best_buddies, inliers_of
+
+        s = self.steps
+        if s.count is None:
+            return matches
+        if matches.geometry is not None and matches.geometry.matrix is not None:
+            matches = inliers_of(matches)
+        if s.select == "buddies":
+            return best_buddies(matches, a.map, a.frame, b.map, b.frame, s.count, seed=s.seed or 0)
+        return matches.spread(s.count)
+
+    def _points(self, a: _View, b: _View) -> Transferred:
+        from matching import transfer_points
+
+        s = self.steps
+        return transfer_points(
+            s.points, a.map, a.frame, b.map, b.frame, valid_b=b.valid, refine=s.refine, **s.window_options
+        )
+
+    def _heat(self, a: _View, b: _View) -> np.ndarray:
+        from matching import similarity_maps
+
+        return similarity_maps(self.steps.points, a.map, a.frame, b.map, b.frame, valid_b=b.valid)
+
+    def _flow(self, a: _View, b: _View) -> Flow:
+        from matching import dense_flow
+
+        s = self.steps
+        return dense_flow(
+            a.map,
+            a.frame,
+            b.map,
+            b.frame,
+            valid_a=a.valid,
+            valid_b=b.valid,
+            refine=s.refine,
+            **s.window_options,
+        )
+
+
+@contextlib.contextmanager
+def prepared(
+    maps: ImageMaps, images: Sequence[Path], pairs: Sequence[tuple[int, int]], steps: MatchSteps
+) -> Iterator[PairFinder]:
+    """What pairs need besides the maps: foregrounds, mirrored images, finer maps. What has to be encoded for that is, here.
+
+    images: what the user named.
+
+    Raises:
+        InputError: masks that do not fit the images, a store where images are needed, or a fine size that is no larger.
+    """
+    firsts = list(dict.fromkeys(a for a, _ in pairs))
+    place = {a: i for i, a in enumerate(firsts)}
+    with contextlib.ExitStack() as stack:
+        masks, pixels = _foreground(maps, steps)
+        mirrored = stack.enter_context(maps.mirrored(firsts)) if steps.mirror != "never" else None
+        fine = None
+        if steps.fine_size is not None:
+            found = stack.enter_context(_fine_maps(maps, images, steps.fine_size))
+            turned = stack.enter_context(found.mirrored(firsts, "encoding mirrored, finely")) if mirrored else None
+            fine = _Views(found, _fine_masks(maps, found, masks, pixels), turned, place)
+        yield PairFinder(steps, _Views(maps, masks, mirrored, place), fine)
+
+
+def _foreground(maps: ImageMaps, steps: MatchSteps) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
+    """Of each image the patches that take part, and the given masks in pixels; None for all."""
+    from matching import find_masks, foreground_masks, patch_mask, read_mask
+
+    frames = [maps.frame(i) for i in range(len(maps))]
+    if steps.masks:
+        files = find_masks([str(path) for path in steps.masks], [str(file) for file in maps.files])
+        pixels = [
+            None if file is None else read_mask(file, (f.width, f.height))
+            for file, f in zip(files, frames, strict=True)
+        ]
+        return [None if m is None else patch_mask(m, f) for m, f in zip(pixels, frames, strict=True)], pixels
+    none: list[np.ndarray | None] = [None] * len(maps)
+    if steps.foreground == "none":
+        return none, none
+    with output.progress("foreground") as update:
+        vectors = maps.vectors() if steps.foreground == "cls" else None
+        found = foreground_masks(maps.map, frames, kind=steps.foreground, vectors=vectors, progress=update)
+    return list(found.masks), none
+
+
+@contextlib.contextmanager
+def _fine_maps(maps: ImageMaps, images: Sequence[Path], size: int) -> Iterator[ImageMaps]:
+    """The same images, encoded at a larger size."""
+    from encoders import InputError
+
+    coarse = maps.key["preprocessing"]["dense"]
+    if size <= coarse:
+        raise InputError(f"expected --fine-size above --size, which is {coarse}, got {size}")
+    if len(images) == 1 and (images[0] / "meta.json").is_file():
+        raise InputError(f"--fine-size needs the images, not the store {images[0]}")
+    with open_maps(images, dataclasses.replace(maps.choice, size=size), "encoding finely") as fine:
+        if [row["sha256"] for row in fine.rows] != [row["sha256"] for row in maps.rows]:
+            raise InputError(f"the images cannot all be encoded at --fine-size {size}, or changed meanwhile")
+        yield fine
+
+
+def _fine_masks(
+    coarse: ImageMaps, fine: ImageMaps, masks: list[np.ndarray | None], pixels: list[np.ndarray | None]
+) -> list[np.ndarray | None]:
+    """Given masks are looked at again; a foreground found in the coarse maps is taken over."""
+    from matching import patch_mask
+    from matching.masks import move_mask
+
+    return [
+        None
+        if mask is None
+        else move_mask(mask, coarse.frame(i), fine.frame(i))
+        if pixel is None
+        else patch_mask(pixel, fine.frame(i))
+        for i, (mask, pixel) in enumerate(zip(masks, pixels, strict=True))
+    ]

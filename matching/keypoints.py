@@ -1,0 +1,96 @@
+"""Named points in images: marked by people, or found by similarity to what they marked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from encoders.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Keypoints:
+    """The same P parts in N images.
+
+    paths: (N,) names of the images, as the labels or the user wrote them; no two are equal.
+    parts: (P,) names of the parts; no two are equal.
+    xy: (N, P, 2) pixels of the original images, x then y, pixel centres at integers; NaN where nothing is known of the place.
+    visible: (N, P) whether the part can be seen there; where it can, its place is known.
+    score: (N, P) how sure that is; NaN for what people marked, and where nothing is known.
+    skeleton: pairs of indices into `parts` between which lines are drawn.
+
+    Raises:
+        InputError: shapes that do not fit together, names that are not unique, a visible part without a place, or an edge
+            of the skeleton to a part that is not there.
+    """
+
+    paths: tuple[str, ...]
+    parts: tuple[str, ...]
+    xy: Float[np.ndarray, "N P 2"]
+    visible: Bool[np.ndarray, "N P"]
+    score: Float[np.ndarray, "N P"]
+    skeleton: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = (len(self.paths), len(self.parts))
+        if self.xy.shape != (*shape, 2) or self.visible.shape != shape or self.score.shape != shape:
+            raise InputError(
+                f"expected places, visibility and scores of {shape[0]} images and {shape[1]} parts, got "
+                f"{self.xy.shape}, {self.visible.shape} and {self.score.shape}"
+            )
+        for what, names in (("image", self.paths), ("part", self.parts)):
+            twice = (
+                next((name for i, name in enumerate(names) if name in names[:i]), None)
+                if len(set(names)) < len(names)
+                else None
+            )
+            if twice is not None:
+                raise InputError(f"the {what} {twice} is there twice")
+        if (self.visible & ~np.isfinite(self.xy).all(axis=2)).any():
+            n, p = np.argwhere(self.visible & ~np.isfinite(self.xy).all(axis=2))[0]
+            raise InputError(f"{self.parts[p]} in {self.paths[n]} is visible but has no place")
+        if any(not 0 <= end < len(self.parts) for edge in self.skeleton for end in edge):
+            raise InputError(f"expected a skeleton between parts 0 to {len(self.parts) - 1}, got {self.skeleton}")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @property
+    def placed(self) -> Bool[np.ndarray, "N P"]:
+        """Where a place is known, whether the part can be seen there or not."""
+        return np.asarray(np.isfinite(self.xy).all(axis=2))
+
+    def take(self, images: Sequence[int] | Int[np.ndarray, "n"] | Bool[np.ndarray, "N"]) -> Keypoints:
+        """Some of the images, in this order."""
+        index = np.arange(len(self))[np.asarray(images)] if len(images) else np.zeros(0, np.int64)
+        return dataclasses.replace(
+            self,
+            paths=tuple(self.paths[i] for i in index),
+            xy=self.xy[index],
+            visible=self.visible[index],
+            score=self.score[index],
+        )
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """One entry for each image and part: path, part, x, y, score, visible; null for what is not known."""
+        return [
+            {
+                "path": path,
+                "part": part,
+                "x": _number(self.xy[n, p, 0]),
+                "y": _number(self.xy[n, p, 1]),
+                "score": _number(self.score[n, p]),
+                "visible": bool(self.visible[n, p]),
+            }
+            for n, path in enumerate(self.paths)
+            for p, part in enumerate(self.parts)
+        ]
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
