@@ -18,6 +18,7 @@ from cli import (
     encode,
     encoders_command,
     episodes,
+    keypoints,
     match,
     options,
     output,
@@ -61,6 +62,7 @@ app.command("classify")(classify.classify)
 app.command("plane")(plane.plane)
 app.command("probe")(probe.probe)
 app.command("match")(match.match)
+app.command("keypoints")(keypoints.keypoints)
 app.command("pca")(pca.pca)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

@@ -1,3 +1,8 @@
+from .annotations.labels import Labels as Labels
+from .annotations.locating import locate_images as locate_images
+from .annotations.merging import merge_labels as merge_labels
+from .annotations.reading import read_labels as read_labels
+from .annotations.writing import write_keypoints as write_keypoints
 from .buddies import best_buddies as best_buddies
 from .coarse import coarse_to_fine as coarse_to_fine
 from .coarse import pooled as pooled
@@ -21,6 +26,13 @@ from .geometry import geometry_error as geometry_error
 from .geometry import project as project
 from .ground_truth import disparity_error as disparity_error
 from .ground_truth import share_within as share_within
+from .keypoint_options import KeypointOptions as KeypointOptions
+from .keypoint_score import KeypointScores as KeypointScores
+from .keypoint_score import score_keypoints as score_keypoints
+from .keypoint_search import FoundParts as FoundParts
+from .keypoint_search import KeypointFinder as KeypointFinder
+from .keypoint_search import find_keypoints as find_keypoints
+from .keypoint_suggest import suggest_images as suggest_images
 from .keypoints import Keypoints as Keypoints
 from .masks import find_masks as find_masks
 from .masks import move_mask as move_mask
@@ -48,9 +60,14 @@ from .verification import verified as verified
 __all__ = [
     "Flow",
     "Foreground",
+    "FoundParts",
     "Geometry",
     "ImagePair",
+    "KeypointFinder",
+    "KeypointOptions",
+    "KeypointScores",
     "Keypoints",
+    "Labels",
     "Matches",
     "MirrorChoice",
     "Nearest",
@@ -61,13 +78,16 @@ __all__ = [
     "coarse_to_fine",
     "dense_flow",
     "disparity_error",
+    "find_keypoints",
     "find_masks",
     "fit_geometry",
     "foreground_masks",
     "geometry_error",
     "inliers_of",
+    "locate_images",
     "match",
     "matches_csv",
+    "merge_labels",
     "move_mask",
     "mutual_nearest",
     "nearest_both_ways",
@@ -77,19 +97,23 @@ __all__ = [
     "pooled",
     "project",
     "read_flow",
+    "read_labels",
     "read_mask",
     "read_matches",
     "read_matches_csv",
     "refine",
     "save_matches",
+    "score_keypoints",
     "share_within",
     "sharpened",
     "sift_matches",
     "similarity_maps",
+    "suggest_images",
     "to_csv",
     "to_opencv",
     "transfer_points",
     "verified",
     "warp",
     "write_flow",
+    "write_keypoints",
 ]

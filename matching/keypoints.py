@@ -76,6 +76,40 @@ class Keypoints:
             score=self.score[index],
         )
 
+    def in_order(self, parts: Sequence[str]) -> Keypoints:
+        """The same with the parts in this order.
+
+        Raises:
+            InputError: not the same parts.
+        """
+        if sorted(parts) != sorted(self.parts):
+            odd = sorted(set(parts) ^ set(self.parts))
+            raise InputError(
+                f"expected the parts {', '.join(parts)}, got {', '.join(self.parts)}: {odd[0]} is in one of them only"
+            )
+        index = [self.parts.index(part) for part in parts]
+        place = {old: new for new, old in enumerate(index)}
+        return dataclasses.replace(
+            self,
+            parts=tuple(parts),
+            xy=self.xy[:, index],
+            visible=self.visible[:, index],
+            score=self.score[:, index],
+            skeleton=tuple((place[a], place[b]) for a, b in self.skeleton),
+        )
+
+    def for_images(self, images: Sequence[int | None], paths: Sequence[str]) -> Keypoints:
+        """Images in this order under these names; nothing is known of those whose index is None."""
+        known = np.array([i is not None for i in images], bool)
+        index = np.array([i or 0 for i in images], np.int64)
+        return dataclasses.replace(
+            self,
+            paths=tuple(paths),
+            xy=np.where(known[:, None, None], self.xy[index], np.nan),
+            visible=self.visible[index] & known[:, None],
+            score=np.where(known[:, None], self.score[index], np.nan),
+        )
+
     def to_json(self) -> list[dict[str, Any]]:
         """One entry for each image and part: path, part, x, y, score, visible; null for what is not known."""
         return [

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -14,6 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from browser import Browser, started
 
 ROOT = Path(__file__).parent.parent
+
+# Fewer examples than hypothesis would take: where more are needed, the test says so. No deadline: machines are busy at times.
+hypothesis.settings.register_profile("fewmatch", max_examples=40, deadline=None)
+hypothesis.settings.load_profile("fewmatch")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     # As many workers as cores: threads of their own would only wait for each other. Processes that tests start inherit it.

@@ -1,0 +1,80 @@
+"""Labels of several files as those of one."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from encoders.errors import InputError
+from matching.annotations.labels import Labels, SkippedLabel, nothing_left, repeated_images
+from matching.keypoints import Keypoints
+
+
+def merge_labels(every: Sequence[Labels], *, replace: bool = False) -> Labels:
+    """The images of all files, in turn; parts, their order, the layout and the source are the first one's.
+
+    An image that is in several files (the same file, where `locate_images` has found them all, else the same path) counts once where they
+    say the same of it; where they do not, it counts not at all and is listed in `skipped`, unless `replace` lets the last file
+    have its way, as corrections should.
+
+    Raises:
+        InputError: nothing to merge, a part is not in every file, two different images have the same path, or no image is left.
+    """
+    if not every:
+        raise InputError("no labels to merge: expected at least one file")
+    first = every[0]
+    _check_parts(every)
+    located = all(labels.files is not None for labels in every)
+    arrays = [_in_order(labels.keypoints, first.keypoints.parts) for labels in every]
+    paths = [path for labels in every for path in labels.keypoints.paths]
+    where = [place for labels in every for place in labels.where]
+    files = [file for labels in every for file in labels.files or ()] if located else None
+    keys = [os.path.abspath(file) for file in files] if files is not None else paths
+    xy, visible, score = (np.concatenate([group[k] for group in arrays]) for k in range(3))
+
+    skipped = [skip for labels in every for skip in labels.skipped]
+    if replace:
+        last = {key: i for i, key in enumerate(keys)}
+        # The place of the first, so that corrections do not change the order; the labels of the last.
+        index = [last[key] for key in dict.fromkeys(keys)]
+    else:
+        bad = repeated_images(keys, (xy, visible, score), where)
+        skipped += [SkippedLabel(paths[i], where[i], reason) for i, reason in bad.items()]
+        index = [i for i in range(len(keys)) if i not in bad]
+    if not index:
+        raise nothing_left(first.source, skipped)
+    names = [paths[i] for i in index]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(
+            f"two different images are called {twice}: keep their labels in files of one folder above both"
+        )
+    keypoints = Keypoints(
+        tuple(names), first.keypoints.parts, xy[index], visible[index], score[index], first.keypoints.skeleton
+    )
+    return dataclasses.replace(
+        first,
+        keypoints=keypoints,
+        where=tuple(where[i] for i in index),
+        skipped=tuple(skipped),
+        files=None if files is None else tuple(files[i] for i in index),
+    )
+
+
+def _check_parts(every: Sequence[Labels]) -> None:
+    parts = dict.fromkeys(part for labels in every for part in labels.keypoints.parts)
+    for part in parts:
+        having = [str(labels.source) for labels in every if part in labels.keypoints.parts]
+        if len(having) < len(every):
+            lacking = [str(labels.source) for labels in every if part not in labels.keypoints.parts]
+            raise InputError(
+                f"the part {part} is in {', '.join(having)} but not in {', '.join(lacking)}: expected the same parts in every file"
+            )
+
+
+def _in_order(keypoints: Keypoints, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    index = [keypoints.parts.index(part) for part in parts]
+    return keypoints.xy[:, index], keypoints.visible[:, index], keypoints.score[:, index]
