@@ -23,6 +23,7 @@ from cli import (
     options,
     output,
     pca,
+    pck,
     plane,
     probe,
 )
@@ -63,6 +64,7 @@ app.command("plane")(plane.plane)
 app.command("probe")(probe.probe)
 app.command("match")(match.match)
 app.command("keypoints")(keypoints.keypoints)
+app.command("pck")(pck.pck)
 app.command("pca")(pca.pca)
 app.command("demo")(demo.demo)
 app.command("doctor")(doctor.doctor)

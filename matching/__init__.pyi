@@ -3,6 +3,9 @@ from .annotations.locating import locate_images as locate_images
 from .annotations.merging import merge_labels as merge_labels
 from .annotations.reading import read_labels as read_labels
 from .annotations.writing import write_keypoints as write_keypoints
+from .benchmarks.pair import Benchmark as Benchmark
+from .benchmarks.pair import BenchmarkPair as BenchmarkPair
+from .benchmarks.reading import read_benchmark as read_benchmark
 from .buddies import best_buddies as best_buddies
 from .coarse import coarse_to_fine as coarse_to_fine
 from .coarse import pooled as pooled
@@ -47,6 +50,13 @@ from .nearest import Nearest as Nearest
 from .nearest import mutual_nearest as mutual_nearest
 from .nearest import nearest_both_ways as nearest_both_ways
 from .pca import PatchPCA as PatchPCA
+from .pck_compare import compare_pck as compare_pck
+from .pck_convention import Convention as Convention
+from .pck_presets import choose_convention as choose_convention
+from .pck_records import PairRecord as PairRecord
+from .pck_report import PCKReport as PCKReport
+from .pck_report import pck as pck
+from .pck_scoring import score_pair as score_pair
 from .refinement import refine as refine
 from .sift import sift_matches as sift_matches
 from .similarity import sharpened as sharpened
@@ -58,6 +68,9 @@ from .verification import patch_length as patch_length
 from .verification import verified as verified
 
 __all__ = [
+    "Benchmark",
+    "BenchmarkPair",
+    "Convention",
     "Flow",
     "Foreground",
     "FoundParts",
@@ -71,11 +84,15 @@ __all__ = [
     "Matches",
     "MirrorChoice",
     "Nearest",
+    "PCKReport",
+    "PairRecord",
     "PatchPCA",
     "Transferred",
     "best_buddies",
+    "choose_convention",
     "choose_mirror",
     "coarse_to_fine",
+    "compare_pck",
     "dense_flow",
     "disparity_error",
     "find_keypoints",
@@ -93,9 +110,11 @@ __all__ = [
     "nearest_both_ways",
     "patch_length",
     "patch_mask",
+    "pck",
     "pixel_mask",
     "pooled",
     "project",
+    "read_benchmark",
     "read_flow",
     "read_labels",
     "read_mask",
@@ -104,6 +123,7 @@ __all__ = [
     "refine",
     "save_matches",
     "score_keypoints",
+    "score_pair",
     "share_within",
     "sharpened",
     "sift_matches",

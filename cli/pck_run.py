@@ -1,0 +1,234 @@
+"""A run of `fewmatch pck`: the pairs are read, their images encoded once, and every pair is scored that was not yet."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cli import output
+from cli.data import EncodingChoice, ImageMaps, open_maps
+
+if TYPE_CHECKING:
+    from matching.benchmarks.pair import Benchmark, BenchmarkPair
+    from matching.pck_convention import Convention
+    from matching.pck_places import MapFrame
+    from matching.pck_report import PCKReport
+
+
+@dataclass(frozen=True)
+class BenchmarkChoice:
+    """Which pairs of which benchmark; as the options of those names."""
+
+    folder: Path
+    kind: str
+    split: str = "test"
+    layout: str | None = None
+    images: Path | None = None
+    pairs: int | None = None
+    step: int | None = None
+    points: int | None = None
+    all_sequences: bool | None = None
+    limit: int | None = None
+    limit_per_category: int | None = None
+    seed: int | None = None
+
+    def check(self) -> None:
+        """Refuse limits that exclude each other and a seed that would draw nothing."""
+        from encoders import InputError
+
+        if self.limit is not None and self.limit_per_category is not None:
+            raise InputError("--limit and --limit-per-category together: expected one of them")
+        if self.seed is not None and not self._reader_draws and not self._limited:
+            raise InputError("--seed draws nothing here: give --limit, --limit-per-category or --points with it")
+
+    @property
+    def _limited(self) -> bool:
+        return self.limit is not None or self.limit_per_category is not None
+
+    @property
+    def _reader_draws(self) -> bool:
+        return self.kind == "cub" or self.points is not None
+
+    def read(self) -> tuple[Benchmark, Benchmark]:
+        """All pairs of the split, and those within the limits."""
+        from matching.benchmarks.limiting import limited
+        from matching.benchmarks.reading import read_benchmark
+
+        whole = read_benchmark(
+            self.folder,
+            self.kind,
+            split=self.split,
+            layout=self.layout,
+            images=self.images,
+            pairs=self.pairs,
+            seed=self.seed if self._reader_draws else None,
+            step=self.step,
+            points=self.points,
+            all_sequences=self.all_sequences,
+        )
+        if self.limit is not None:
+            return whole, limited(whole, self.limit, self.seed or 0)
+        if self.limit_per_category is not None:
+            return whole, limited(whole, self.limit_per_category, self.seed or 0, per_category=True)
+        return whole, whole
+
+
+@dataclass(frozen=True)
+class PCKResult:
+    """What a run found: the report, what encoded the images, and what a user should know besides."""
+
+    report: PCKReport
+    key: dict[str, Any]
+    notes: Sequence[str]
+    skipped: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class PairMaps:
+    """The maps of the images of pairs, and of the mirror images of those that are sources under a convention with a flip."""
+
+    maps: ImageMaps
+    place: dict[Path, int]
+    mirrored: ImageMaps | None
+    mirrored_place: dict[int, int]
+
+    def of(self, path: Path) -> MapFrame:
+        index = self.place[path.absolute()]
+        return self.maps.map(index), self.maps.frame(index)
+
+    def mirrored_of(self, path: Path) -> MapFrame | None:
+        """None where it is no source, or nothing is mirrored."""
+        index = self.mirrored_place.get(self.place[path.absolute()])
+        if self.mirrored is None or index is None:
+            return None
+        return self.mirrored.map(index), self.mirrored.frame(index)
+
+
+#: Draws examples of these pairs.
+Draw = Callable[["Benchmark", "Convention", PairMaps], None]
+
+
+def run_pck(
+    chosen: BenchmarkChoice,
+    convention: Convention,
+    choice: EncodingChoice,
+    records: Path | None,
+    draw: Draw | None,
+) -> PCKResult:
+    """Score all pairs that were not scored yet, and count.
+
+    Raises:
+        InputError: a benchmark that cannot be read, a pair without T or that cannot be looked for, or no image that can be used.
+        OutputExistsError: `records` is of another run, or another process has it open.
+    """
+    from matching.pck_records import open_pair_records, run_key
+    from matching.pck_report import pck
+    from matching.pck_scoring import score_pair
+
+    whole, benchmark = chosen.read()
+    for note in benchmark.notes:
+        output.note(f"note: {output.printable(note)}")
+    _check_thresholds(benchmark, convention)
+    files = list(dict.fromkeys(path for pair in benchmark.pairs for path in (pair.path_a, pair.path_b)))
+    with open_maps(files, choice, default_size=lambda encoder: convention.fitted(encoder.patch_size).size) as maps:
+        place = {file: index for index, file in enumerate(maps.files)}
+        benchmark = _usable(benchmark, place, maps.skipped)
+        convention = dataclasses.replace(
+            convention, size=maps.key["preprocessing"]["dense"], dtype=maps.key["encoder"]["dtype"]
+        )
+        run = run_key(convention, maps.key, whole)
+        with _records_file(records, run, choice.cache) as path, open_pair_records(path, run) as kept:
+            left = [pair for pair in benchmark.pairs if pair.name not in kept]
+            if len(left) < len(benchmark.pairs):
+                output.note(
+                    f"{len(benchmark.pairs) - len(left):,} of {len(benchmark.pairs):,} pairs are scored already in "
+                    f"{output.printable(path)}"
+                )
+            mirrored = left if draw is None else benchmark.pairs
+            with _mirrored(maps, place, mirrored, convention) as pair_maps, output.progress("scoring pairs") as update:
+                for done, pair in enumerate(left, start=1):
+                    kept.add(
+                        score_pair(
+                            pair,
+                            *pair_maps.of(pair.path_a),
+                            *pair_maps.of(pair.path_b),
+                            convention,
+                            mirrored_a=pair_maps.mirrored_of(pair.path_a),
+                            mirrored_b=pair_maps.mirrored_of(pair.path_b),
+                        )
+                    )
+                    update(done, len(left))
+                if draw is not None:
+                    draw(benchmark, convention, pair_maps)
+            found = [kept[pair.name] for pair in benchmark.pairs]
+        report = pck(found, convention, benchmark=benchmark)
+        return PCKResult(report, maps.key, benchmark.notes, maps.skipped)
+
+
+def _check_thresholds(benchmark: Benchmark, convention: Convention) -> None:
+    """T of every pair, before anything is encoded; those by the images' sizes may only be known afterwards."""
+    from matching.pck_scoring import pair_threshold
+
+    if convention.threshold.startswith("image"):
+        return
+    for pair in benchmark.pairs:
+        if convention.direction != "b-to-a":
+            pair_threshold(pair, convention, "a-to-b")
+        if convention.direction != "a-to-b":
+            pair_threshold(pair, convention, "b-to-a")
+
+
+def _usable(benchmark: Benchmark, place: dict[Path, int], skipped: Sequence[dict[str, Any]]) -> Benchmark:
+    """Without the pairs that have an image that cannot be used; these are dropped, with the image's reason."""
+    from encoders import InputError
+
+    reasons = {Path(row["path"]).absolute(): str(row["reason"]) for row in skipped}
+    pairs, dropped = [], list(benchmark.dropped)
+    for pair in benchmark.pairs:
+        bad = [path for path in (pair.path_a, pair.path_b) if path.absolute() not in place]
+        if bad:
+            dropped.append((pair.name, f"{bad[0].name}: {reasons.get(bad[0].absolute(), 'cannot be used')}"))
+        else:
+            pairs.append(pair)
+    if not pairs:
+        why = f": {dropped[0][0]}: {dropped[0][1]}" if dropped else ""
+        raise InputError(f"no pair can be used, of {len(dropped):,}{why}")
+    return dataclasses.replace(benchmark, pairs=tuple(pairs), dropped=tuple(dropped))
+
+
+@contextlib.contextmanager
+def _records_file(records: Path | None, run: str, cache: bool) -> Iterator[Path]:
+    """The file of records: the user's, else one in the cache, else one that is gone afterwards."""
+    from encoders.places import fewmatch_home
+
+    with contextlib.ExitStack() as stack:
+        if records is None and cache:
+            records = fewmatch_home() / "pck" / f"{run}.jsonl"
+        elif records is None:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fewmatch-"))
+            records = Path(folder) / "records.jsonl"
+        records.parent.mkdir(parents=True, exist_ok=True)
+        yield records
+
+
+@contextlib.contextmanager
+def _mirrored(
+    maps: ImageMaps, place: dict[Path, int], pairs: Sequence[BenchmarkPair], convention: Convention
+) -> Iterator[PairMaps]:
+    """The maps, with mirror images of the sources of these pairs where the convention has a flip."""
+    sources: dict[int, None] = {}
+    for pair in pairs if convention.flip_rule is not None else ():
+        if convention.direction != "b-to-a":
+            sources[place[pair.path_a.absolute()]] = None
+        if convention.direction != "a-to-b":
+            sources[place[pair.path_b.absolute()]] = None
+    if not sources:
+        yield PairMaps(maps, place, None, {})
+        return
+    with maps.mirrored(list(sources)) as mirrored:
+        yield PairMaps(maps, place, mirrored, {index: k for k, index in enumerate(sources)})

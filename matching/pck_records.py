@@ -1,0 +1,244 @@
+"""What is kept of a scored pair, and a file of such records from which a run that was interrupted goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from encoders.claim import locked
+from encoders.errors import FewmatchError, InputError, OutputExistsError
+from encoders.store import canonical
+from matching.benchmarks.pair import Benchmark
+from matching.pck_convention import Convention
+
+#: Of the file; another number is another layout.
+SCHEMA = 1
+
+
+@dataclass(frozen=True, eq=False)
+class PairRecord:
+    """How far the points of one pair were found from where they are.
+
+    name, category, facts: the pair's. K points; of both directions, those from A to B come first.
+    errors: (K,) distances in pixels of the original image in which the points were looked for. thresholds: (K,) T in the same pixels.
+    own_nearest: (K,) whether no other point of the pair lies nearer to where the point was found than its own place does.
+    twins: (K,) whether the point's mirror image is among the pair's points; None where the benchmark does not say.
+    moved: how many points were given outside their image and looked up at its border. mirrored: in how many of the directions the source was
+        taken as its mirror image.
+    """
+
+    name: str
+    category: str
+    errors: Float[np.ndarray, "K"]
+    thresholds: Float[np.ndarray, "K"]
+    own_nearest: Bool[np.ndarray, "K"]
+    twins: Bool[np.ndarray, "K"] | None = None
+    facts: Mapping[str, int | float | str] = field(default_factory=dict)
+    moved: int = 0
+    mirrored: int = 0
+
+    def __post_init__(self) -> None:
+        lengths = {len(x) for x in (self.errors, self.thresholds, self.own_nearest, self.twins) if x is not None}
+        if len(lengths) > 1:
+            raise InputError(
+                f"{self.name}: expected as many errors, thresholds and marks as points, got {sorted(lengths)}"
+            )
+        if not (np.isfinite(self.errors).all() and (self.errors >= 0).all()):
+            raise InputError(f"{self.name}: expected finite errors of 0 or more pixels")
+        if not (np.isfinite(self.thresholds).all() and (self.thresholds > 0).all()):
+            raise InputError(f"{self.name}: expected finite thresholds T above 0 pixels")
+
+    def __len__(self) -> int:
+        return len(self.errors)
+
+    def to_json(self) -> dict[str, Any]:
+        """One object; every number reads back as the same float."""
+        same = list(set(self.thresholds.tolist()))
+        return {
+            "name": self.name,
+            "category": self.category,
+            "n": len(self),
+            "errors": self.errors.tolist(),
+            # One number where the direction is one, for the size of the file.
+            "thresholds": same[0] if len(same) == 1 else self.thresholds.tolist(),
+            "own_nearest": _bits(self.own_nearest),
+            "twins": None if self.twins is None else _bits(self.twins),
+            "facts": dict(self.facts),
+            "moved": self.moved,
+            "mirrored": self.mirrored,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> PairRecord:
+        """The record back; anything amiss raises KeyError, TypeError or ValueError (InputError is one)."""
+        record = cls(
+            name=data["name"],
+            category=data["category"],
+            errors=np.array(data["errors"], np.float64),
+            thresholds=_filled(data["thresholds"], len(data["errors"])),
+            own_nearest=_marks(data["own_nearest"]),
+            twins=None if data["twins"] is None else _marks(data["twins"]),
+            facts=data["facts"],
+            moved=data["moved"],
+            mirrored=data["mirrored"],
+        )
+        if len(record) != data["n"]:
+            raise ValueError(f"{data['n']} points, yet {len(record)} errors")
+        return record
+
+
+def _bits(marks: Bool[np.ndarray, "K"]) -> str:
+    return "".join("1" if mark else "0" for mark in marks)
+
+
+def _marks(bits: str) -> Bool[np.ndarray, "K"]:
+    if set(bits) - {"0", "1"}:
+        raise ValueError(f"expected 0 and 1, got {bits[:20]!r}")
+    return np.array([bit == "1" for bit in bits], bool)
+
+
+def _filled(thresholds: float | list[float], count: int) -> Float[np.ndarray, "K"]:
+    values = np.asarray(thresholds, np.float64)
+    return np.full(count, values) if values.ndim == 0 else values
+
+
+def benchmark_digest(benchmark: Benchmark) -> str:
+    """A short name for the pairs of a benchmark and what is annotated in them, wherever the images lie."""
+    pairs = [
+        [
+            pair.name,
+            pair.category,
+            *(
+                hashlib.blake2b(np.ascontiguousarray(points, "<f8").tobytes(), digest_size=10).hexdigest()
+                for points in (pair.points_a, pair.points_b)
+            ),
+            [None if box is None else [float(edge) for edge in box] for box in (pair.box_a, pair.box_b)],
+            None if pair.twins is None else list(map(int, pair.twins)),
+            [pair.path_a.name, pair.path_b.name],
+            {name: str(value) for name, value in pair.facts.items()},
+        ]
+        for pair in benchmark.pairs
+    ]
+    return hashlib.blake2b(canonical([benchmark.kind, benchmark.split, pairs]), digest_size=10).hexdigest()
+
+
+def run_key(convention: Convention, encoder: Mapping[str, Any], benchmark: Benchmark) -> str:
+    """A short name for everything that decides the records of a run.
+
+    Alphas, `<=` or `<` and the headline's average do not: the same records are counted anew.
+
+    Args:
+        encoder: facts of the encoder as its features' key has them (`FeatureStore` meta, or `encoders.plan.EncodingPlan.key`).
+        benchmark: before any limit, so that a run over more of its pairs goes on from one over fewer.
+    """
+    key = [SCHEMA, convention.finding(), dict(encoder), benchmark_digest(benchmark)]
+    return hashlib.blake2b(canonical(key), digest_size=10).hexdigest()
+
+
+class PairRecords:
+    """The records of a file by the names of their pairs; `add` puts one more into both. See `open_pair_records`."""
+
+    def __init__(self, file: int, path: Path, records: dict[str, PairRecord]) -> None:
+        self._file, self._path, self._records = file, path, records
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._records
+
+    def __getitem__(self, name: str) -> PairRecord:
+        return self._records[name]
+
+    def add(self, record: PairRecord) -> None:
+        """Write the line of a pair, in one piece; a pair that is there already is refused.
+
+        Raises:
+            InputError: the pair is there. FewmatchError: the file cannot be written.
+        """
+        if record.name in self._records:
+            raise InputError(f"{self._path}: the pair {record.name} is there already")
+        _write(self._file, self._path, record.to_json())
+        self._records[record.name] = record
+
+
+@contextlib.contextmanager
+def open_pair_records(path: str | os.PathLike[str], run: str) -> Iterator[PairRecords]:
+    """Open a file of records to read what is there and to add to it: one line of JSON each, after one that names the run.
+
+    A last line without its end, as a run that was killed leaves it, is cut off. Nobody else can open it for writing meanwhile.
+
+    Args:
+        path: the file, made where there is none. run: the run's name, by `run_key`.
+
+    Raises:
+        OutputExistsError: the file is of another run or no such file, or another process has it open.
+        InputError: a line in the file is damaged.
+        FewmatchError: it cannot be read or written.
+    """
+    path = Path(path)
+    with locked(path, (1, 1), wait=False):
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:
+            raise FewmatchError(f"{path} cannot be opened for records: {error.strerror}") from error
+        try:
+            records, whole = _read(path, run)
+            os.ftruncate(file, whole)
+            if whole == 0:
+                _write(file, path, {"schema": SCHEMA, "kind": "fewmatch pck records", "run": run})
+            yield PairRecords(file, path, records)
+        finally:
+            os.close(file)
+
+
+def _read(path: Path, run: str) -> tuple[dict[str, PairRecord], int]:
+    """The records of the whole lines, and how many bytes these are."""
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    lines = data[:whole].splitlines()
+    if not lines:
+        # Only what could be the beginning of our own first line is cut off.
+        if data and not data.startswith(b'{"kind":"fewmatch pck records"'[: len(data)]):
+            raise OutputExistsError(f"{path} is no file of PCK records: choose another file")
+        return {}, 0
+    try:
+        head = json.loads(lines[0])
+        ours = head["kind"] == "fewmatch pck records"
+    except (ValueError, KeyError, TypeError):
+        ours = False
+    if not ours:
+        raise OutputExistsError(f"{path} is no file of PCK records: choose another file")
+    if head.get("schema") != SCHEMA or head.get("run") != run:
+        raise OutputExistsError(
+            f"{path} holds the records of another run (other convention, encoder or benchmark): choose another file, or remove it"
+        )
+    records: dict[str, PairRecord] = {}
+    for number, line in enumerate(lines[1:], start=2):
+        try:
+            record = PairRecord.from_json(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(
+                f"{path}, line {number}: no record of a pair; remove the line to score its pair again"
+            ) from error
+        records.setdefault(record.name, record)
+    return records, whole
+
+
+def _write(file: int, path: Path, data: dict[str, Any]) -> None:
+    line = canonical(data) + b"\n"
+    try:
+        written = os.write(file, line)
+        while written < len(line):
+            written += os.write(file, line[written:])
+    except OSError as error:
+        raise FewmatchError(f"{path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,273 @@
+"""`fewmatch pck` as a user runs it: every kind of benchmark, every option, going on, comparing, errors."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import benchmark_folders as made
+import numpy as np
+import pytest
+from benchmark_folders import a_pair
+from PIL import Image
+
+import matching.pck_scoring
+from cli.main import run
+from cli.pck import pck as pck_command
+from matching.benchmarks.reading import BENCHMARKS
+from matching.pck_convention import AVERAGES, DIRECTIONS, FLIPS, OUTSIDES, SOURCE_RULES, TARGET_RULES, THRESHOLDS
+from matching.pck_presets import PRESETS
+
+Result = tuple[int, str, str]
+#: At a small size, since most runs encode anew.
+MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", 32)
+
+
+def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
+    code = run([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def as_json(result: Result, code: int = 0) -> Any:
+    assert result[0] == code, result[2]
+    return json.loads(result[1])
+
+
+def noise(seed: int, width: int = 48, height: int = 40) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+    return coarse.repeat(8, axis=0).repeat(8, axis=1)
+
+
+PICTURES = {name: noise(seed) for seed, name in enumerate("abcd")}
+SIZE = (48, 40)
+
+
+def two_pairs(category: str = "cat", count: int = 5, points: Sequence[str] | None = None) -> list[Any]:
+    rng = np.random.default_rng(3)
+    return [
+        a_pair(
+            category,
+            a,
+            b,
+            *rng.integers(2, 38, (2, count, 2)),
+            points=points,
+            box_a=(1, 1, 37, 30),
+            box_b=(2, 3, 40, 38),
+            size_a=SIZE,
+            size_b=SIZE,
+        )
+        for a, b in (("a", "b"), ("c", "d"))
+    ]
+
+
+def write(kind: str, folder: Path) -> Path:
+    """A folder of this kind with two pairs (hpatches: five, of one sequence)."""
+    rng = np.random.default_rng(1)
+    if kind == "spair":
+        made.write_spair(folder, two_pairs(), PICTURES, layouts={"large": [0, 1], "small": [1]})
+    elif kind == "pf-pascal":
+        made.write_pf_pascal(folder, two_pairs(), PICTURES)
+    elif kind == "pf-willow":
+        made.write_pf_willow(folder, two_pairs(count=10), PICTURES)
+    elif kind == "tss":
+        masks, flows = [np.ones((40, 48), bool)] * 2, [np.zeros((40, 48, 2), np.float32)] * 2
+        made.write_tss(folder, "JODS", "one", [PICTURES["a"], PICTURES["b"]], masks, flows)
+    elif kind == "cub":
+        parts = {name: tuple(rng.integers(2, 38, 2).astype(float)) for name in made.BIRD[:6]}
+        made.write_cub(folder, dict.fromkeys("ab", ("001.Bird", parts, (1.0, 1.0, 41.0, 36.0))), PICTURES)
+    elif kind == "ap10k":
+        made.write_ap10k(folder, two_pairs(points=made.AP10K[:5]), PICTURES)
+    elif kind == "hpatches":
+        made.write_hpatches(folder, "v_one", [noise(n) for n in range(6)], [np.eye(3)] * 5)
+    else:
+        made.write_psc6k(folder, two_pairs(count=8), {name: noise(8, 256, 256) for name in "abcd"})
+    return folder
+
+
+@pytest.fixture
+def spair(tmp_path: Path) -> Path:
+    return write("spair", tmp_path / "spair")
+
+
+def test_choices_are_those_of_the_library() -> None:
+    parameters = inspect.signature(pck_command, eval_str=True).parameters
+    for name, wanted in {
+        "kind": BENCHMARKS,
+        "preset": tuple(PRESETS),
+        "threshold": THRESHOLDS,
+        "direction": DIRECTIONS,
+        "average": AVERAGES,
+        "source": SOURCE_RULES,
+        "target": TARGET_RULES,
+        "outside": OUTSIDES,
+        "flip": FLIPS,
+    }.items():
+        found = [
+            value
+            for part in (parameters[name].annotation, *get_args(parameters[name].annotation))
+            for inner in (part, *get_args(part))
+            for value in get_args(inner)
+            if isinstance(value, str)
+        ]
+        assert set(found) == set(wanted), name
+
+
+@pytest.mark.parametrize("kind", BENCHMARKS)
+def test_every_kind_is_read_and_counted(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    more = {"tss": ("--points", 9), "hpatches": ("--points", 3), "cub": ("--pairs", 1)}.get(kind, ())
+    got = as_json(command(capsys, "pck", write(kind, tmp_path), "--kind", kind, *MINI, *more, "--json"))
+    assert got["schema"] == 1 and got["encoder"]["name"] == "mini"
+    assert got["benchmark"]["kind"] == kind and got["pairs"] == len(got["per_pair"]["name"]) >= 1
+    assert got["convention"]["size"] == 32 and got["convention"]["dtype"] == "float32"
+    for averages in got["pck"].values():
+        assert set(averages) == set(AVERAGES) and all(0 <= entry["pck"] <= 1 for entry in averages.values())
+    if kind in ("tss", "hpatches"):
+        assert set(got["per_pair"]["n"]) == {more[1]}
+
+
+@pytest.mark.slow
+def test_every_option_changes_the_convention_or_the_pairs(spair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def convention(*more: object) -> Any:
+        return as_json(command(capsys, "pck", spair, "--kind", "spair", *MINI, *more, "--json"))["convention"]
+
+    plain = convention()
+    for more, wanted in (
+        (("--threshold", "image-source"), {"threshold": "image-source"}),
+        (("--threshold-px", 7), {"threshold": "fixed", "fixed": 7.0}),
+        (("--alpha", 0.2, "--alpha", 0.3), {"alphas": [0.2, 0.3], "alpha": 0.3}),
+        (("--strict",), {"inclusive": False}),
+        (("--direction", "both"), {"direction": "both"}),
+        (("--average", "point"), {"average": "point"}),
+        (("--source", "patch"), {"source": "patch"}),
+        (("--target", "offset", "--offset", 0.5, -0.5), {"target": "offset", "offset": [0.5, -0.5]}),
+        (("--padding",), {"exclude_padding": False}),
+        (
+            ("--window", 1, "--temperature", 0.1, "--outside", "zero"),
+            {"window": 1, "temperature": 0.1, "outside": "zero"},
+        ),
+        (("--flip", "nearest"), {"flip": "nearest"}),
+        (("--resize", "pad"), {"resize": "pad"}),
+        (("--layer", "0"), {"layer": "0"}),
+        (("--raw",), {"raw": True}),
+        (("--facet", "key"), {"facet": "key"}),
+        (("--stride", 4), {"stride": 4}),
+    ):
+        got = convention(*more)
+        changed = {name: got[name] for name in got if name != "in_words" and got[name] != plain[name]}
+        assert changed == wanted, more
+    sized = as_json(command(capsys, "pck", spair, "--kind", "spair", *MINI, "--size", 64, "--json"))
+    assert sized["convention"]["size"] == sized["encoder"]["size"] == 64
+    preset = convention("--preset", "sd-dino", "--no-raw", "--inclusive", "--no-padding")
+    assert preset["name"] == "sd-dino" and preset["offset"] == [0.5, -0.5] and preset["resize"] == "pad"
+    assert (preset["raw"], preset["inclusive"], preset["exclude_padding"], preset["size"]) == (False, True, True, 32)
+
+    def names(*more: object) -> list[str]:
+        got = as_json(command(capsys, "pck", spair, "--kind", "spair", *MINI, *more, "--json"))
+        assert got["benchmark"]["choices"] != {}
+        return list(got["per_pair"]["name"])
+
+    both = names()
+    assert len(both) == 2 and names("--layout", "small") == both[1:]
+    drawn = {tuple(names("--limit", 1, "--seed", seed)) for seed in range(6)}
+    assert drawn == {(name,) for name in both} and len(names("--limit-per-category", 1)) == 1
+
+
+def test_a_run_goes_on_and_other_alphas_score_nothing(
+    spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEWMATCH_HOME", str(tmp_path / "home"))
+    calls: list[str] = []
+    real = matching.pck_scoring.score_pair
+
+    def counted(pair: Any, *args: Any, **more: Any) -> Any:
+        calls.append(pair.name)
+        return real(pair, *args, **more)
+
+    monkeypatch.setattr(matching.pck_scoring, "score_pair", counted)
+    records = tmp_path / "sub" / "records.jsonl"
+    base = ("pck", spair, "--kind", "spair", *MINI, "--json", "--records", records)
+    as_json(command(capsys, *base, "--limit", 1))
+    assert len(calls) == 1 and records.is_file()
+    whole = command(capsys, *base)
+    assert len(calls) == 2 and "1 of 2 pairs are scored already" in whole[2]
+    assert command(capsys, *base)[1] == whole[1] and len(calls) == 2
+    assert as_json(command(capsys, *base, "--alpha", 0.5, "--strict"))["pck"].keys() == {"0.5"} and len(calls) == 2
+    code, _, err = command(capsys, *base, "--window", 1)
+    assert code == 5 and "another run" in err
+    # Without --records the cache keeps them, and --no-cache nothing.
+    plain = base[:-2]
+    for more, expected in ((("--no-cache",), 4), ((), 6), ((), 6), (("--no-cache",), 8)):
+        assert as_json(command(capsys, *plain, *more))["pck"] == as_json(whole)["pck"]
+        assert len(calls) == expected
+
+
+def test_files_table_picture_and_comparison(spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b, table, picture = (tmp_path / name for name in ("a.json", "b.json", "c.csv", "d.png"))
+    base = ("pck", spair, "--kind", "spair", *MINI)
+    code, out, err = command(capsys, *base, "-o", a, "--csv", table, "--figure", picture, "--examples", 2)
+    assert code == 0 and all(f"wrote {path}" in err for path in (a, table, picture))
+    assert "per category, weighted" in out and "error ≤ α·T" in out and "exact centre" in out and "float32" in out
+    assert table.read_text().splitlines()[1].startswith("cat,2,10,")
+    with Image.open(picture) as two:
+        assert two.size[0] == 1200
+        height = two.size[1]
+    command(capsys, *base, "--figure", picture, "--examples", 1, "--overwrite")
+    with Image.open(picture) as one:
+        assert one.size[1] < height
+    assert command(capsys, *base, "-o", a)[0] == 5
+    command(capsys, *base, "-o", b, "--source", "patch")
+    got = as_json(command(capsys, "pck", "--compare", a, b, "--json", "-o", tmp_path / "e.json"))
+    assert got["pairs"] == 2 and got["differs"] == {"source": ["bilinear", "patch"]}
+    assert json.loads((tmp_path / "e.json").read_text()) == got
+    first, second = (json.loads(path.read_text())["pck"]["0.1"]["image"]["pck"] for path in (a, b))
+    assert got["pck"]["0.1"]["image"]["difference"] == pytest.approx(second - first)
+    code, out, _ = command(capsys, "pck", "--compare", a, b)
+    assert code == 0 and "second − first" in out and "conventions differ: source: bilinear and patch" in out
+
+
+def test_an_image_that_cannot_be_used_drops_its_pairs(spair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (spair / "JPEGImages" / "cat" / "d.jpg").write_text("no image")
+    got = as_json(command(capsys, "pck", spair, "--kind", "spair", *MINI, "--json"), code=3)
+    assert got["pairs"] == 1 and len(got["dropped"]) == len(got["skipped"]) == 1
+    assert "d.jpg" in got["dropped"][0]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--kind"),
+        (("{}",), "--kind"),
+        (("{}", "--kind", "tss"), "{}"),
+        (("{}", "--kind", "spair", "--step", 2), "no option step"),
+        (("{}", "--kind", "spair", "--images", "x"), "no option images"),
+        (("{}", "--kind", "spair", "--all-sequences"), "no option all_sequences"),
+        (("{}", "--kind", "spair", "--split", "half"), "no split half"),
+        (("{}", "--kind", "spair", "--seed", 1), "--seed draws nothing"),
+        (("{}", "--kind", "spair", "--limit", 1, "--limit-per-category", 1), "expected one of them"),
+        (("{}", "--kind", "spair", "--limit", 0), "limit of 1 or more"),
+        (("{}", "--kind", "spair", "--temperature", 0.1), "--window"),
+        (("{}", "--kind", "spair", "--outside", "zero"), "--window"),
+        (("{}", "--kind", "spair", "--offset", 0.5, 0), "--target offset"),
+        (("{}", "--kind", "spair", "--threshold", "image-target", "--threshold-px", 3), "threshold fixed"),
+        (("{}", "--kind", "spair", "--source", "covering"), "belong together"),
+        (("{}", "--kind", "spair", "--figure", "x.svg"), ".png"),
+        (("{}", "--kind", "spair", "--examples", 2), "--figure"),
+        (("{}", "--kind", "spair", "--figure", "x.png", "--examples", 0), "1 or more"),
+        (("{}", "--kind", "spair", "--csv", "x", "-o", "x"), "same name"),
+        (("{}", "--compare", "x.json", "y.json"), "DATASET"),
+        (("--compare", "x.json", "y.json", "--limit", 3), "--limit"),
+        (("--compare", "{}/Layout/large/test.txt", "y.json"), "is no JSON"),
+    ],
+)
+def test_errors_are_one_line(
+    arguments: tuple[object, ...], message: str, spair: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spelt = [str(argument).replace("{}", str(spair)) for argument in arguments]
+    more = () if "--compare" in spelt else MINI
+    code, out, err = command(capsys, "pck", *spelt, *more)
+    assert code == 2 and not out and err.startswith("fewmatch: error: ") and err.count("\n") == 1
+    assert message.replace("{}", str(spair)) in err
