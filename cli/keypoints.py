@@ -251,6 +251,8 @@ def keypoints(
     image the part is where the similarity is largest, between patches. Coordinates are pixels of the original images, their
     centres at integers.
     """
+    import numpy as np
+
     from encoders import InputError
     from encoders.video import is_video
     from matching.keypoint_options import KeypointOptions
@@ -301,9 +303,9 @@ def keypoints(
             if sizes is not None:
                 raise InputError("--sizes is for images: a store has the size that it was made with")
             query = stack.enter_context(sized_maps(images, choice, [], ""))
-            choice = dataclasses.replace(choice.like(query.of_size[0].key), size=None)
-            chosen = [int(query.of_size[0].key["preprocessing"]["dense"])]
-            choice = dataclasses.replace(choice, resize=query.of_size[0].key["preprocessing"]["rule"])
+            made = query.of_size[0].key
+            chosen = [int(made["preprocessing"]["dense"])]
+            choice = dataclasses.replace(choice.like(made), resize=made["preprocessing"]["rule"])
         else:
             query, chosen = None, parse_sizes(sizes, choice.loaded)
         assert known.files is not None
@@ -312,7 +314,7 @@ def keypoints(
         taught = taught.only(known.files or ())
         finder = KeypointFinder.fit([taught.views(i) for i in range(len(taught))], known.keypoints, how)
         if threshold is not None:
-            finder = dataclasses.replace(finder, threshold=finder.threshold * 0 + threshold)
+            finder = dataclasses.replace(finder, threshold=np.full_like(finder.threshold, threshold))
         skipped: list[dict[str, Any]] = [skip.to_json() for skip in known.skipped]
         if film is None:
             if query is None:
@@ -326,16 +328,17 @@ def keypoints(
             skipped += output.skipped_json(query.skipped)
             frame_sizes = [query.size(i) for i in range(len(query))]
             stream: Iterator[tuple[str, list[Any]]] = ((name, query.views(i)) for i, name in enumerate(query.names))
+            source: SizedMaps | VideoFrames = query
             key, total = query.of_size[0].key, len(query)
         else:
-            frame_sizes, total = [], 0
+            frame_sizes, total, source = [], 0, film
             stream = _noted(film.views(choice, chosen), frame_sizes)
             key = taught.of_size[0].key
         with output.progress("finding") as update:
             found = find_keypoints(
                 finder, stream, video=video, progress=lambda done: update(done, total) if total else update(done, done)
             )
-        result = KeypointResult(found, frame_sizes, film or query, key, chosen, len(known), finder.threshold)  # type: ignore[arg-type]
+        result = KeypointResult(found, frame_sizes, source, key, chosen, len(known), finder.threshold)
         if score is not None:
             result = _scored(result, score, images_root, query)
         if suggest is not None:

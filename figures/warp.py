@@ -13,6 +13,7 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
 from figures.lettering import wrapped, write
+from figures.side_by_side import aspect_of
 from figures.style import INK, MUTED
 from matching.flow import Flow, warp
 
@@ -68,7 +69,7 @@ def warp_figure(pairs: Sequence[WarpedPair], *, title: str = "") -> Figure:
                     f"expected {name} of {size[0]}×{size[1]} px as the flow of B to A says, got {image.shape[1]}×{image.shape[0]} px"
                 )
     inner = _WIDTH - 2 * _MARGIN
-    tall = [min(_TALLEST, (inner - 2 * _GAP) / (_aspect(p.image_a) + 2 * _aspect(p.image_b))) for p in pairs]
+    tall = [min(_TALLEST, (inner - 2 * _GAP) / (aspect_of(p.image_a) + 2 * aspect_of(p.image_b))) for p in pairs]
     lines = [wrapped(pair.caption, _CAPTION_SIZE, inner) if pair.caption else [] for pair in pairs]
     below = [_LINE * len(text) + 0.1 for text in lines]
     top = _TITLE if title else 0.04
@@ -80,7 +81,7 @@ def warp_figure(pairs: Sequence[WarpedPair], *, title: str = "") -> Figure:
         write(sheet, _MARGIN, height - 0.07, title, size=11.0, va="top")
     y = height - top
     for pair, high, text, under in zip(pairs, tall, lines, below, strict=True):
-        wide = [high * _aspect(image) for image in (pair.image_a, pair.image_b, pair.image_b)]
+        wide = [high * aspect_of(image) for image in (pair.image_a, pair.image_b, pair.image_b)]
         left = _MARGIN + (inner - sum(wide) - 2 * _GAP) / 2
         edges = [left, left + wide[0] + _GAP, left + wide[0] + wide[1] + 2 * _GAP]
         for row in _pictures(pair):
@@ -154,7 +155,3 @@ def _shaded(
     painted = colours / np.float32(255) * (1 - _GREY + _GREY * grey)
     kept = painted if where is None else np.where(where[..., None], painted, np.repeat(grey, 3, axis=2))
     return np.asarray(kept.clip(0, 1))
-
-
-def _aspect(image: UInt8[np.ndarray, "h w 3"]) -> float:
-    return float(image.shape[1] / image.shape[0])

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from PIL import Image
 
 from encoders.errors import InputError
@@ -149,19 +149,13 @@ def move_mask(mask: Bool[np.ndarray, "h w"], frame: Frame, to: Frame) -> Bool[np
     Raises:
         InputError: a mask that does not fit `frame`, or frames of images of different sizes.
     """
-    if mask.shape != frame.grid:
-        raise InputError(
-            f"expected a mask of {frame.grid[0]} × {frame.grid[1]} patches as in its frame, got {mask.shape[0]} × {mask.shape[1]}"
-        )
+    _check_grid(mask, frame)
     if (frame.width, frame.height) != (to.width, to.height):
         raise InputError(
             f"expected frames of one image, got one of {frame.width}×{frame.height} px and one of {to.width}×{to.height}"
         )
     row, column = frame.to_grid(*to.to_pixels(*np.indices(to.grid)))
-    nearest = [
-        np.clip(np.ceil(place - 0.5 - _ROUNDING), 0, length - 1).astype(int)
-        for place, length in zip((row, column), frame.grid, strict=True)
-    ]
+    nearest = [_nearest(place, length) for place, length in zip((row, column), frame.grid, strict=True)]
     return np.asarray(mask[nearest[0], nearest[1]] & to.real)
 
 
@@ -171,16 +165,22 @@ def pixel_mask(mask: Bool[np.ndarray, "h w"], frame: Frame) -> Bool[np.ndarray, 
     Raises:
         InputError: a mask that does not fit `frame`.
     """
+    _check_grid(mask, frame)
+    y, x = np.arange(frame.height), np.arange(frame.width)
+    row, column = frame.to_grid(0, y)[0], frame.to_grid(x, 0)[1]
+    nearest = [_nearest(place, length) for place, length in zip((row, column), frame.grid, strict=True)]
+    left, top, right, bottom = frame.box
+    seen = ((y + 0.5 > top) & (y + 0.5 < bottom))[:, None] & ((x + 0.5 > left) & (x + 0.5 < right))
+    return np.asarray(mask[np.ix_(*nearest)] & seen)
+
+
+def _check_grid(mask: Bool[np.ndarray, "_h _w"], frame: Frame) -> None:
     if mask.shape != frame.grid:
         raise InputError(
             f"expected a mask of {frame.grid[0]} × {frame.grid[1]} patches as in its frame, got {mask.shape[0]} × {mask.shape[1]}"
         )
-    y, x = np.arange(frame.height), np.arange(frame.width)
-    row, column = frame.to_grid(0, y)[0], frame.to_grid(x, 0)[1]
-    nearest = [
-        np.clip(np.ceil(place - 0.5 - _ROUNDING), 0, length - 1).astype(int)
-        for place, length in zip((row, column), frame.grid, strict=True)
-    ]
-    left, top, right, bottom = frame.box
-    seen = ((y + 0.5 > top) & (y + 0.5 < bottom))[:, None] & ((x + 0.5 > left) & (x + 0.5 < right))
-    return np.asarray(mask[np.ix_(*nearest)] & seen)
+
+
+def _nearest(place: Float[np.ndarray, "*s"], length: int) -> Int[np.ndarray, "*s"]:
+    """The row or column whose centre is nearest to a fractional one; half way between two it is the first."""
+    return np.clip(np.ceil(place - 0.5 - _ROUNDING), 0, length - 1).astype(np.int64)

@@ -113,6 +113,18 @@ def test_every_option_changes_what_it_should(folder: Path, capsys: pytest.Captur
     assert two["encoder"]["sizes"] == [128, 192] and two["keypoints"] != plain["keypoints"]
 
 
+def test_a_threshold_counts_where_labels_give_none(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = (write_labels(tmp_path / "one.csv", "a"), folder / "c.png", "--images-root", folder, "--sizes", "128")
+    got = as_json(capsys, *one)
+    assert all(row["visible"] for row in got["keypoints"]) and set(got["thresholds"].values()) == {None}
+    middle = float(np.median([row["score"] for row in got["keypoints"]]))
+    told = as_json(capsys, *one, "--threshold", middle)
+    assert [row["visible"] for row in told["keypoints"]] == [row["score"] >= middle for row in got["keypoints"]]
+    assert set(told["thresholds"].values()) == {middle}
+
+
 def test_suggestions_and_corrections(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     both = (folder / "labels.csv", folder, "--sizes", "128")
     got = as_json(capsys, *both, "--suggest", 2)
