@@ -146,7 +146,7 @@ def report(shots: int, runs: Sequence[tuple[np.ndarray, dict[str, Keypoints]]], 
             f"{mean_of(s.median_error[p] for s in draws):5.1f}"
             for draws in by_method.values()
         ]
-        print(f"{part:<16}{sum(int(s.n[p]) for s in sizes['plain'])}   " + "   ".join(cells))
+        print(f"{part:<16}{sum(int(s.n[p]) for s in by_method['plain'])}   " + "   ".join(cells))
     sys.stdout.flush()
     return good or shots != 5
 

@@ -25,7 +25,7 @@ from matching.benchmarks.limiting import limited
 from matching.benchmarks.pair import Benchmark
 from matching.benchmarks.reading import read_benchmark
 from matching.pck_compare import compare_pck
-from matching.pck_places import MapFrame
+from matching.pck_places import EncodedImage
 from matching.pck_presets import choose_convention
 from matching.pck_report import PCKReport, pck
 from matching.pck_scoring import score_pair
@@ -61,9 +61,9 @@ def main() -> int:
             maps = encoded(files, encoder, size)
             reports = {f"{encoder.name}, {size} px": scored(benchmark, maps)}
             for diameter in (float(text) for text in options.sift.split(",")):
-                dense = {file: sift_view(file, maps[file][1], diameter) for file in files}
+                dense = {file: sift_view(file, maps[file].frame, diameter) for file in files}
                 reports[f"SIFT of {diameter:g} px there"] = scored(benchmark, dense)
-            print_reports(reports, maps[files[0]][1].grid)
+            print_reports(reports, maps[files[0]].frame.grid)
     return 0
 
 
@@ -99,14 +99,14 @@ def write_pairs(data: Path, folder: Path) -> None:
     write_spair(folder, pairs, pictures)
 
 
-def encoded(files: Sequence[Path], encoder: fewmatch.FrozenEncoder, size: int) -> dict[Path, MapFrame]:
+def encoded(files: Sequence[Path], encoder: fewmatch.FrozenEncoder, size: int) -> dict[Path, EncodedImage]:
     """The map of each image; kept in fewmatch's cache."""
     store = fewmatch.encode_images(files, encoder, keep="patches", size=size)
     place = {name: i for i, name in enumerate(store.names)}
-    return {file: (store.feature_map(place[file.name]), store.frame(place[file.name])) for file in files}
+    return {file: EncodedImage(store.feature_map(place[file.name]), store.frame(place[file.name])) for file in files}
 
 
-def sift_view(file: Path, frame: Frame, diameter: float) -> MapFrame:
+def sift_view(file: Path, frame: Frame, diameter: float) -> EncodedImage:
     """Upright SIFT descriptors at the centres of the frame's patches; where there is nothing to describe they are zero."""
     grey = imread(file)[..., 0]
     rows, columns = np.indices(frame.grid)
@@ -114,12 +114,12 @@ def sift_view(file: Path, frame: Frame, diameter: float) -> MapFrame:
     keypoints = [cv2.KeyPoint(float(px), float(py), diameter, 0.0) for px, py in zip(x, y, strict=True)]
     kept, descriptors = cv2.SIFT.create().compute(grey, keypoints)
     assert len(kept) == len(keypoints), "OpenCV left out points"
-    return descriptors.reshape(*frame.grid, -1), frame
+    return EncodedImage(descriptors.reshape(*frame.grid, -1), frame)
 
 
-def scored(benchmark: Benchmark, maps: dict[Path, MapFrame]) -> PCKReport:
+def scored(benchmark: Benchmark, maps: dict[Path, EncodedImage]) -> PCKReport:
     convention = choose_convention("spair")
-    records = [score_pair(pair, *maps[pair.path_a], *maps[pair.path_b], convention) for pair in benchmark.pairs]
+    records = [score_pair(pair, maps[pair.path_a], maps[pair.path_b], convention) for pair in benchmark.pairs]
     return pck(records, convention, benchmark=benchmark)
 
 

@@ -5,17 +5,16 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cli import output
-from cli.data import ImageMaps, open_maps
+from cli.data import ImageMaps
+from cli.views import View, Views, masks_of, open_views
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from encoders import Frame
     from matching import Flow, Matches, MirrorChoice, Transferred
 
 
@@ -130,45 +129,12 @@ class FoundPair:
 
 
 @dataclass(frozen=True)
-class _View:
-    """One image as the encoder sees it. valid: patches that take part, None for all."""
-
-    map: np.ndarray
-    frame: Frame
-    valid: np.ndarray | None
-
-
-@dataclass
-class _Views:
-    """The images at one size, as they are and mirrored. masks: for each image the patches that take part, or None for all.
-
-    place: where an image is among the mirrored ones.
-    """
-
-    maps: ImageMaps
-    masks: list[np.ndarray | None]
-    mirrored: ImageMaps | None = None
-    place: dict[int, int] = field(default_factory=dict)
-
-    def view(self, index: int, mirrored: bool = False) -> _View:
-        from matching.masks import move_mask
-
-        mask = self.masks[index]
-        if not mirrored:
-            return _View(self.maps.map(index), self.maps.frame(index), mask)
-        assert self.mirrored is not None
-        frame = self.mirrored.frame(self.place[index])
-        moved = None if mask is None else move_mask(mask, self.maps.frame(index), frame)
-        return _View(self.mirrored.map(self.place[index]), frame, moved)
-
-
-@dataclass(frozen=True)
 class PairFinder:
     """Matches pairs of images. masks: of each image, the patches that take part in matching at `--size`, None for all."""
 
     steps: MatchSteps
-    _views: _Views
-    _fine: _Views | None
+    _views: Views
+    _fine: Views | None
 
     @property
     def masks(self) -> list[np.ndarray | None]:
@@ -203,13 +169,13 @@ class PairFinder:
                 b,
                 matches,
                 choice,
-                self._points(view_a, view_b) if s.points else None,
+                self._points(coarse, fine) if s.points else None,
                 self._heat(view_a, view_b) if s.heat else None,
                 self._flow(view_a, view_b) if s.flow else None,
                 self._flow(view_b, view_a) if s.warp else None,
             )
 
-    def _mirror(self, a: _View, turned: _View, b: _View) -> MirrorChoice:
+    def _mirror(self, a: View, turned: View, b: View) -> MirrorChoice:
         from matching import choose_mirror
 
         assert self.steps.mirror != "never"
@@ -225,7 +191,7 @@ class PairFinder:
             by=self.steps.mirror,
         )
 
-    def _match(self, a: _View, b: _View) -> Matches:
+    def _match(self, a: View, b: View) -> Matches:
         from matching import match
         from matching.matches import EXCLUSION
 
@@ -243,13 +209,13 @@ class PairFinder:
             exclusion=EXCLUSION if s.exclusion is None else s.exclusion,
         )
 
-    def _pooled(self, view: _View) -> _View:
+    def _pooled(self, view: View) -> View:
         from matching import pooled
 
         assert self.steps.coarse_to_fine is not None
-        return _View(*pooled(view.map, view.frame, self.steps.coarse_to_fine, valid=view.valid), None)
+        return View(*pooled(view.map, view.frame, self.steps.coarse_to_fine, valid=view.valid), None)
 
-    def _finer(self, matches: Matches, coarse: tuple[_View, _View], fine: tuple[_View, _View]) -> Matches:
+    def _finer(self, matches: Matches, coarse: tuple[View, View], fine: tuple[View, View]) -> Matches:
         from matching import coarse_to_fine
 
         a, b = fine
@@ -265,14 +231,14 @@ class PairFinder:
             valid_b=b.valid,
         )
 
-    def _refined(self, matches: Matches, a: _View, b: _View) -> Matches:
+    def _refined(self, matches: Matches, a: View, b: View) -> Matches:
         from matching import refine
 
         if self.steps.refine == "none":
             return matches
         return refine(matches, a.map, a.frame, b.map, b.frame, valid_b=b.valid, **self.steps.window_options)
 
-    def _verified(self, matches: Matches, b: _View) -> Matches:
+    def _verified(self, matches: Matches, b: View) -> Matches:
         from matching import inliers_of, patch_length, verified
 
         s = self.steps
@@ -282,7 +248,7 @@ class PairFinder:
         matches = verified(matches, s.verify, threshold=threshold, seed=s.seed or 0)
         return inliers_of(matches) if s.inliers else matches
 
-    def _chosen(self, matches: Matches, a: _View, b: _View) -> Matches:
+    def _chosen(self, matches: Matches, a: View, b: View) -> Matches:
         """At most `--count`, of those that agree with the model where there is one."""
         from matching import best_buddies, inliers_of
 
@@ -295,20 +261,29 @@ class PairFinder:
             return best_buddies(matches, a.map, a.frame, b.map, b.frame, s.count, seed=s.seed or 0)
         return matches.spread(s.count)
 
-    def _points(self, a: _View, b: _View) -> Transferred:
-        from matching import transfer_points
+    def _points(self, coarse: tuple[View, View], fine: tuple[View, View]) -> Transferred:
+        from matching import finer_points, transfer_points
+        from matching.transfer import checked_points, held_inside
 
         s = self.steps
-        return transfer_points(
-            s.points, a.map, a.frame, b.map, b.frame, valid_b=b.valid, refine=s.refine, **s.window_options
-        )
+        a, b = fine
+        options = {"valid_b": b.valid, "refine": s.refine, **s.window_options}
+        if coarse is fine:
+            return transfer_points(s.points, a.map, a.frame, b.map, b.frame, **options)
+        a0, b0 = coarse
+        if s.coarse_to_fine is not None and a.valid is not None:
+            a0 = self._pooled(dataclasses.replace(a, valid=None))  # a mask says where to match, not what may be asked
+        points = checked_points(s.points, a.frame)
+        # Pooled maps need not reach the border of the image.
+        found = transfer_points(held_inside(points, a0.frame), a0.map, a0.frame, b0.map, b0.frame, valid_b=b0.valid)
+        return finer_points(points, found.xy_b, b0.frame, a.map, a.frame, b.map, b.frame, **options)
 
-    def _heat(self, a: _View, b: _View) -> np.ndarray:
+    def _heat(self, a: View, b: View) -> np.ndarray:
         from matching import similarity_maps
 
         return similarity_maps(self.steps.points, a.map, a.frame, b.map, b.frame, valid_b=b.valid)
 
-    def _flow(self, a: _View, b: _View) -> Flow:
+    def _flow(self, a: View, b: View) -> Flow:
         from matching import dense_flow
 
         s = self.steps
@@ -335,68 +310,7 @@ def prepared(
     Raises:
         InputError: masks that do not fit the images, a store where images are needed, or a fine size that is no larger.
     """
-    firsts = list(dict.fromkeys(a for a, _ in pairs))
-    place = {a: i for i, a in enumerate(firsts)}
-    with contextlib.ExitStack() as stack:
-        masks, pixels = _foreground(maps, steps)
-        mirrored = stack.enter_context(maps.mirrored(firsts)) if steps.mirror != "never" else None
-        fine = None
-        if steps.fine_size is not None:
-            found = stack.enter_context(_fine_maps(maps, images, steps.fine_size))
-            turned = stack.enter_context(found.mirrored(firsts, "encoding mirrored, finely")) if mirrored else None
-            fine = _Views(found, _fine_masks(maps, found, masks, pixels), turned, place)
-        yield PairFinder(steps, _Views(maps, masks, mirrored, place), fine)
-
-
-def _foreground(maps: ImageMaps, steps: MatchSteps) -> tuple[list[np.ndarray | None], list[np.ndarray | None]]:
-    """Of each image the patches that take part, and the given masks in pixels; None for all."""
-    from matching import find_masks, foreground_masks, patch_mask, read_mask
-
-    frames = [maps.frame(i) for i in range(len(maps))]
-    if steps.masks:
-        files = find_masks([str(path) for path in steps.masks], [str(file) for file in maps.files])
-        pixels = [
-            None if file is None else read_mask(file, (f.width, f.height))
-            for file, f in zip(files, frames, strict=True)
-        ]
-        return [None if m is None else patch_mask(m, f) for m, f in zip(pixels, frames, strict=True)], pixels
-    none: list[np.ndarray | None] = [None] * len(maps)
-    if steps.foreground == "none":
-        return none, none
-    with output.progress("foreground") as update:
-        vectors = maps.vectors() if steps.foreground == "cls" else None
-        found = foreground_masks(maps.map, frames, kind=steps.foreground, vectors=vectors, progress=update)
-    return list(found.masks), none
-
-
-@contextlib.contextmanager
-def _fine_maps(maps: ImageMaps, images: Sequence[Path], size: int) -> Iterator[ImageMaps]:
-    """The same images, encoded at a larger size."""
-    from encoders import InputError
-
-    coarse = maps.key["preprocessing"]["dense"]
-    if size <= coarse:
-        raise InputError(f"expected --fine-size above --size, which is {coarse}, got {size}")
-    if len(images) == 1 and (images[0] / "meta.json").is_file():
-        raise InputError(f"--fine-size needs the images, not the store {images[0]}")
-    with open_maps(images, dataclasses.replace(maps.choice, size=size), "encoding finely") as fine:
-        if [row["sha256"] for row in fine.rows] != [row["sha256"] for row in maps.rows]:
-            raise InputError(f"the images cannot all be encoded at --fine-size {size}, or changed meanwhile")
-        yield fine
-
-
-def _fine_masks(
-    coarse: ImageMaps, fine: ImageMaps, masks: list[np.ndarray | None], pixels: list[np.ndarray | None]
-) -> list[np.ndarray | None]:
-    """Given masks are looked at again; a foreground found in the coarse maps is taken over."""
-    from matching import patch_mask
-    from matching.masks import move_mask
-
-    return [
-        None
-        if mask is None
-        else move_mask(mask, coarse.frame(i), fine.frame(i))
-        if pixel is None
-        else patch_mask(pixel, fine.frame(i))
-        for i, (mask, pixel) in enumerate(zip(masks, pixels, strict=True))
-    ]
+    turned = list(dict.fromkeys(a for a, _ in pairs)) if steps.mirror != "never" else []
+    masks = masks_of(maps, steps.masks, steps.foreground)
+    with open_views(maps, images, masks, mirrored=turned, fine_size=steps.fine_size) as (views, fine):
+        yield PairFinder(steps, views, fine)

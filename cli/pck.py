@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matching.pck_convention import Convention
 
 _PAIRS, _COUNTING, _FINDING = "Which pairs", "How right points are counted", "How points are found"
+_FILTERS = "Which points count as found"
 #: Options that --compare goes with.
 _WITH_COMPARE = ("compare", "out", "overwrite", "json", "quiet", "debug")
 
@@ -223,13 +224,21 @@ def pck(
             help="Whether padding can be found; by default as the preset.",
         ),
     ] = None,
+    refine: Annotated[
+        Literal["none", "soft-argmax"] | None,
+        typer.Option(
+            "--refine",
+            rich_help_panel=_FINDING,
+            help="Move places between patch centres: soft-argmax of the similarities in a window; by default as the preset.",
+        ),
+    ] = None,
     window: Annotated[
         int | None,
         typer.Option(
             "--window",
             metavar="PATCHES",
             rich_help_panel=_FINDING,
-            help="Soft-argmax in a window that reaches so far from the best patch; by default as the preset.",
+            help="How far the window of the soft-argmax reaches from the best patch; by default as the preset, or 1.",
         ),
     ] = None,
     temperature: Annotated[
@@ -251,6 +260,77 @@ def pck(
             rich_help_panel=_FINDING,
             help="Take the source as its mirror image where that fits better, judged by each patch's nearest or by mutual "
             "matches; by default as the preset.",
+        ),
+    ] = None,
+    foreground: Annotated[
+        Literal["none", "pca", "cls"],
+        typer.Option(
+            "--foreground",
+            rich_help_panel=_FINDING,
+            help="Find points on the foreground alone: pca (told by the principal components of all images' patches) or cls (by the "
+            "similarity of patches to their image's global vector).",
+        ),
+    ] = "none",
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask",
+            metavar="FOLDER",
+            rich_help_panel=_FINDING,
+            help="Find points only where these pictures are not black: <name>.png for each image, in the folder or in one that is called as "
+            "the image's.",
+        ),
+    ] = None,
+    fine_size: Annotated[
+        int | None,
+        typer.Option(
+            "--fine-size",
+            metavar="PIXELS",
+            rich_help_panel=_FINDING,
+            help="Encode the images a second time at this larger size, and look there near each place found.",
+        ),
+    ] = None,
+    coarse_to_fine: Annotated[
+        int | None,
+        typer.Option(
+            "--coarse-to-fine",
+            metavar="N",
+            rich_help_panel=_FINDING,
+            help="Look in means of N × N patches first, then among patches near the place found.",
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(
+            "--min-score",
+            rich_help_panel=_FILTERS,
+            help="Take points with a smaller cosine than this for not found: they count as wrong.",
+        ),
+    ] = None,
+    max_ratio: Annotated[
+        float | None,
+        typer.Option(
+            "--max-ratio",
+            rich_help_panel=_FILTERS,
+            help="The same for points whose cosine distance is more than this share of that of the best place elsewhere (0 to 1).",
+        ),
+    ] = None,
+    exclusion: Annotated[
+        float | None,
+        typer.Option(
+            "--exclusion",
+            metavar="PATCHES",
+            rich_help_panel=_FILTERS,
+            help="How far away elsewhere begins for --max-ratio; by default 2 patches.",
+        ),
+    ] = None,
+    max_cycle: Annotated[
+        float | None,
+        typer.Option(
+            "--max-cycle",
+            metavar="PATCHES",
+            rich_help_panel=_FILTERS,
+            help="The same for points that do not lead back to within so many patches of their own; 0 is mutual.",
         ),
     ] = None,
     overwrite: options.Overwrite = False,
@@ -324,7 +404,7 @@ def pck(
         seed=seed,
     )
     chosen.check()
-    changes = {
+    changes: dict[str, Any] = {
         "threshold": threshold,
         "fixed": threshold_px,
         "alphas": None if not alpha else tuple(alpha),
@@ -345,8 +425,18 @@ def pck(
         "temperature": temperature,
         "outside": outside,
         "flip": flip,
+        "where": "masks" if mask is not None else None if foreground == "none" else foreground,
+        "fine_size": fine_size,
+        "coarse_to_fine": coarse_to_fine,
+        "min_score": min_score,
+        "max_ratio": max_ratio,
+        "exclusion": exclusion,
+        "max_cycle": max_cycle,
     }
-    convention = _convention(kind, preset, {name: value for name, value in changes.items() if value is not None})
+    if mask is not None and foreground != "none":
+        raise InputError("--mask and --foreground together: expected one of them")
+    changes = {name: value for name, value in changes.items() if value is not None}
+    convention = _convention(kind, preset, changes, refine)
     choice = EncodingChoice(
         encoder,
         device,
@@ -362,7 +452,7 @@ def pck(
         fast_decode=fast_decode,
         compile=compile,
     )
-    result = run_pck(chosen, convention, choice, records, outputs.draw)
+    result = run_pck(chosen, convention, choice, records, mask, outputs.draw)
     document = pck_document(result)
     written = write_pck_files(outputs, result, document)
     if json:
@@ -376,17 +466,29 @@ def pck(
         raise typer.Exit(3)
 
 
-def _convention(kind: str, preset: str, changes: dict[str, Any]) -> Convention:
+def _convention(
+    kind: str, preset: str, changes: dict[str, Any], refine: Literal["none", "soft-argmax"] | None
+) -> Convention:
     """The convention that is asked for; options that it would not use are refused."""
     from encoders import InputError
-    from matching.pck_presets import choose_convention
+    from matching.pck_presets import PRESETS, choose_convention
+    from matching.refinement import HALF_WIDTH
+
+    if refine == "none" and "window" in changes:
+        raise InputError("--window is of the soft-argmax, which --refine none leaves out: expected one of them")
+    if refine == "none":
+        changes["window"] = None
+    elif refine is not None:
+        changes.setdefault("window", PRESETS[preset].get("window", HALF_WIDTH))
 
     if "fixed" in changes:
         changes.setdefault("threshold", "fixed")
     convention = choose_convention(kind, preset, **changes)
     for option in ("temperature", "outside"):
         if option in changes and convention.window is None:
-            raise InputError(f"--{option} is of the soft-argmax: expected --window with it")
+            raise InputError(f"--{option} is of the soft-argmax: expected --refine soft-argmax with it")
+    if "exclusion" in changes and convention.max_ratio is None:
+        raise InputError("--exclusion is for --max-ratio, which is not asked for")
     if "offset" in changes and convention.target != "offset":
         raise InputError(f"--offset is for --target offset, got --target {convention.target}")
     return convention

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json as json_module
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cli import output
 from cli.data import encoder_json, encoder_words
@@ -102,6 +102,9 @@ def emit_pck(result: PCKResult) -> None:
     aware = data["geometry_aware"]
     if aware is not None:
         rows.append(["geometry-aware, per image", *(_cell(aware["pck"][alpha]["image"]) for alpha in alphas)])
+    kept = data["kept"]
+    if kept is not None and kept["pck"] is not None:
+        rows.append(["of points kept, per image", *(_cell(kept["pck"][alpha]["image"]) for alpha in alphas)])
     about = data["benchmark"]
     title = (
         f"{about['kind']}, {about['split']}: {data['pairs']:,} pairs, {data['points']:,} points, "
@@ -118,6 +121,10 @@ def emit_pck(result: PCKResult) -> None:
     if data["dropped"]:
         first = data["dropped"][0]
         lines.append(f"dropped: {len(data['dropped']):,} pairs, the first is {first['name']}: {first['reason']}")
+    if kept is not None:
+        lines.append(
+            f"points kept by the filters: {kept['points']:,} of {data['points']:,} ({100 * kept['share']:.1f} %); the others count as wrong"
+        )
     if data["points_outside"]:
         lines.append(f"points outside their image, looked up at its border: {data['points_outside']:,}")
     if report.convention.flip_rule is not None:
@@ -213,36 +220,28 @@ def _picture(pair: BenchmarkPair, convention: Convention, maps: PairMaps) -> np.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     from figures.transferred_points import TransferredPoints, transfer_figure
-    from matching.pck_places import locate
-    from matching.pck_scoring import pair_threshold
+    from matching.pck_scoring import locate_pair, pair_threshold
 
     a_first = convention.direction != "b-to-a"
+    direction: Literal["a-to-b", "b-to-a"] = "a-to-b" if a_first else "b-to-a"
     path_a, path_b = (pair.path_a, pair.path_b) if a_first else (pair.path_b, pair.path_a)
     points_a, points_b = (pair.points_a, pair.points_b) if a_first else (pair.points_b, pair.points_a)
-    image_a, image_b = (maps.maps.picture(maps.place[path.absolute()]) for path in (path_a, path_b))
+    image_a, image_b = (maps.views.maps.picture(maps.place[path.absolute()]) for path in (path_a, path_b))
     if image_a is None or image_b is None:
         return None
-    (map_a, frame_a), (map_b, frame_b) = maps.of(path_a), maps.of(path_b)
-    located = locate(
-        points_a,
-        map_a,
-        frame_a,
-        map_b,
-        frame_b,
-        convention,
-        mirrored_a=maps.mirrored_of(path_a),
-        twins=pair.twins,
-    )
-    sizes = ((frame_a.width, frame_a.height), (frame_b.width, frame_b.height))
-    size_a, size_b = sizes if a_first else sizes[::-1]
-    threshold = pair_threshold(pair, convention, "a-to-b" if a_first else "b-to-a", size_a=size_a, size_b=size_b)
+    a, b = maps.of(pair.path_a), maps.of(pair.path_b)
+    located = locate_pair(pair, a, b, convention, direction)
+    size_a, size_b = ((image.frame.width, image.frame.height) for image in (a, b))
+    threshold = pair_threshold(pair, convention, direction, size_a=size_a, size_b=size_b)
     # The figure counts <=: where the convention has <, the radius is the largest number below.
     radius = threshold * convention.alpha
     radius = radius if convention.inclusive else max(math.nextafter(radius, 0), 0.0)
-    shown = np.unique(np.linspace(0, len(points_a) - 1, min(DRAWN_POINTS, len(points_a))).round().astype(int))
+    known = np.flatnonzero(located.kept)
+    shown = known[np.unique(np.linspace(0, len(known) - 1, min(DRAWN_POINTS, len(known))).round().astype(int))]
     words = [pair.name, f"α = {convention.alpha:g}"]
     words += ["source mirrored"] if located.choice is not None and located.choice.mirrored else []
-    words += [f"{len(shown)} of {len(points_a):,} points drawn"] if len(shown) < len(points_a) else []
+    words += [f"{len(known):,} of {len(points_a):,} points kept"] if convention.filters else []
+    words += [f"{len(shown)} of {len(known):,} points drawn"] if len(shown) < len(known) else []
     figure = transfer_figure(
         TransferredPoints(
             image_a,
@@ -251,7 +250,7 @@ def _picture(pair: BenchmarkPair, convention: Convention, maps: PairMaps) -> np.
             located.xy_b[shown],
             points_b[shown],
             radius,
-            output.printable("; ".join([*words, encoder_words(maps.maps.key)]) + "."),
+            output.printable("; ".join([*words, encoder_words(maps.views.maps.key)]) + "."),
         )
     )
     canvas: Any = FigureCanvasAgg(figure)

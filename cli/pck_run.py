@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from cli import output
 from cli.data import EncodingChoice, ImageMaps, open_maps
+from cli.views import ImageMasks, Views, masks_of, open_views
 
 if TYPE_CHECKING:
     from matching.benchmarks.pair import Benchmark, BenchmarkPair
     from matching.pck_convention import Convention
-    from matching.pck_places import MapFrame
+    from matching.pck_places import EncodedImage
     from matching.pck_report import PCKReport
 
 
@@ -90,23 +91,25 @@ class PCKResult:
 
 @dataclass(frozen=True)
 class PairMaps:
-    """The maps of the images of pairs, and of the mirror images of those that are sources under a convention with a flip."""
+    """The images of pairs as a convention has them encoded; those that are sources mirrored too where it has a flip."""
 
-    maps: ImageMaps
     place: dict[Path, int]
-    mirrored: ImageMaps | None
-    mirrored_place: dict[int, int]
+    views: Views
+    fine: Views | None
 
-    def of(self, path: Path) -> MapFrame:
+    def of(self, path: Path) -> EncodedImage:
         index = self.place[path.absolute()]
-        return self.maps.map(index), self.maps.frame(index)
+        fine = None if self.fine is None else self._image(self.fine, index)
+        return dataclasses.replace(self._image(self.views, index), fine=fine)
 
-    def mirrored_of(self, path: Path) -> MapFrame | None:
-        """None where it is no source, or nothing is mirrored."""
-        index = self.mirrored_place.get(self.place[path.absolute()])
-        if self.mirrored is None or index is None:
-            return None
-        return self.mirrored.map(index), self.mirrored.frame(index)
+    def _image(self, views: Views, index: int) -> EncodedImage:
+        from matching.pck_places import EncodedImage
+
+        view, mirrored = views.view(index), None
+        if index in views.place:
+            turned = views.view(index, mirrored=True)
+            mirrored = turned.map, turned.frame
+        return EncodedImage(view.map, view.frame, view.valid, mirrored)
 
 
 #: Draws examples of these pairs.
@@ -118,9 +121,10 @@ def run_pck(
     convention: Convention,
     choice: EncodingChoice,
     records: Path | None,
+    masks: Path | None,
     draw: Draw | None,
 ) -> PCKResult:
-    """Score all pairs that were not scored yet, and count.
+    """Score all pairs that were not scored yet, and count; `masks` is the folder that `where` masks needs.
 
     Raises:
         InputError: a benchmark that cannot be read, a pair without T or that cannot be looked for, or no image that can be used.
@@ -141,7 +145,9 @@ def run_pck(
         convention = dataclasses.replace(
             convention, size=maps.key["preprocessing"]["dense"], dtype=maps.key["encoder"]["dtype"]
         )
-        run = run_key(convention, maps.key, whole)
+        found_masks = _masks(maps, masks, convention)
+        in_key = found_masks.pixels if masks is not None else found_masks.patches
+        run = run_key(convention, maps.key, whole, in_key if convention.where != "everywhere" else ())
         with _records_file(records, run, choice.cache) as path, open_pair_records(path, run) as kept:
             left = [pair for pair in benchmark.pairs if pair.name not in kept]
             if len(left) < len(benchmark.pairs):
@@ -149,22 +155,15 @@ def run_pck(
                     f"{len(benchmark.pairs) - len(left):,} of {len(benchmark.pairs):,} pairs are scored already in "
                     f"{output.printable(path)}"
                 )
-            mirrored = left if draw is None else benchmark.pairs
-            with _mirrored(maps, place, mirrored, convention) as pair_maps, output.progress("scoring pairs") as update:
-                for done, pair in enumerate(left, start=1):
-                    kept.add(
-                        score_pair(
-                            pair,
-                            *pair_maps.of(pair.path_a),
-                            *pair_maps.of(pair.path_b),
-                            convention,
-                            mirrored_a=pair_maps.mirrored_of(pair.path_a),
-                            mirrored_b=pair_maps.mirrored_of(pair.path_b),
-                        )
-                    )
-                    update(done, len(left))
-                if draw is not None:
-                    draw(benchmark, convention, pair_maps)
+            needed = left if draw is None else benchmark.pairs
+            if needed:
+                with _pair_maps(maps, place, found_masks, needed, convention) as pair_maps:
+                    with output.progress("scoring pairs") as update:
+                        for done, pair in enumerate(left, start=1):
+                            kept.add(score_pair(pair, pair_maps.of(pair.path_a), pair_maps.of(pair.path_b), convention))
+                            update(done, len(left))
+                    if draw is not None:
+                        draw(benchmark, convention, pair_maps)
             found = [kept[pair.name] for pair in benchmark.pairs]
         report = pck(found, convention, benchmark=benchmark)
         return PCKResult(report, maps.key, benchmark.notes, maps.skipped)
@@ -216,19 +215,35 @@ def _records_file(records: Path | None, run: str, cache: bool) -> Iterator[Path]
         yield records
 
 
+def _masks(maps: ImageMaps, folder: Path | None, convention: Convention) -> ImageMasks:
+    """The patches that take part; an image in which none would takes part whole, which is said."""
+    kind = convention.where if convention.where in ("pca", "cls") else "none"
+    found = masks_of(maps, [] if folder is None else [folder], kind)
+    empty = [i for i, mask in enumerate(found.patches) if mask is not None and not mask.any()]
+    if empty:
+        output.note(
+            f"note: {len(empty):,} of {len(maps):,} images take part whole, as no patch is foreground; the first is "
+            f"{output.printable(maps.files[empty[0]])}"
+        )
+    for i in empty:
+        found.patches[i] = found.pixels[i] = None
+    return found
+
+
 @contextlib.contextmanager
-def _mirrored(
-    maps: ImageMaps, place: dict[Path, int], pairs: Sequence[BenchmarkPair], convention: Convention
+def _pair_maps(
+    maps: ImageMaps,
+    place: dict[Path, int],
+    masks: ImageMasks,
+    pairs: Sequence[BenchmarkPair],
+    convention: Convention,
 ) -> Iterator[PairMaps]:
-    """The maps, with mirror images of the sources of these pairs where the convention has a flip."""
+    """The maps, with mirror images of the sources of these pairs where the convention has a flip, and fine ones where it has them."""
     sources: dict[int, None] = {}
     for pair in pairs if convention.flip_rule is not None else ():
         if convention.direction != "b-to-a":
             sources[place[pair.path_a.absolute()]] = None
         if convention.direction != "a-to-b":
             sources[place[pair.path_b.absolute()]] = None
-    if not sources:
-        yield PairMaps(maps, place, None, {})
-        return
-    with maps.mirrored(list(sources)) as mirrored:
-        yield PairMaps(maps, place, mirrored, {index: k for k, index in enumerate(sources)})
+    with open_views(maps, maps.files, masks, mirrored=list(sources), fine_size=convention.fine_size) as (views, fine):
+        yield PairMaps(place, views, fine)

@@ -8,6 +8,7 @@ from .benchmarks.pair import BenchmarkPair as BenchmarkPair
 from .benchmarks.reading import read_benchmark as read_benchmark
 from .buddies import best_buddies as best_buddies
 from .coarse import coarse_to_fine as coarse_to_fine
+from .coarse import finer_points as finer_points
 from .coarse import pooled as pooled
 from .export import ImagePair as ImagePair
 from .export import matches_csv as matches_csv
@@ -97,6 +98,7 @@ __all__ = [
     "disparity_error",
     "find_keypoints",
     "find_masks",
+    "finer_points",
     "fit_geometry",
     "foreground_masks",
     "geometry_error",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor
 from encoders.errors import InputError
 from encoders.frame import Frame
 from matching.matches import Matches, unit_descriptors
+from matching.refinement import HALF_WIDTH, TEMPERATURE
+from matching.transfer import Refinement, Transferred, transfer_points
+from matching.windows import windows_between
 
 #: How far from a coarse match fine ones are looked for, in coarse patches.
 RADIUS = 1.0
 #: So many products are held at a time, at most (unless the windows of one match have more).
 _PRODUCTS = 2**21
-#: A patch's centre on the very edge of a window is in it, whatever the rounding.
-_EDGE = 1e-6
 
 
 def coarse_to_fine(
@@ -112,6 +114,62 @@ def coarse_to_fine(
     )
 
 
+def finer_points(
+    points: Any,
+    xy_b: Float[np.ndarray, "K 2"],
+    coarse_frame_b: Frame,
+    map_a: Float[np.ndarray, "ha wa D"] | Float[Tensor, "ha wa D"],
+    frame_a: Frame,
+    map_b: Float[np.ndarray, "hb wb D"] | Float[Tensor, "hb wb D"],
+    frame_b: Frame,
+    *,
+    radius: float = RADIUS,
+    valid_b: Bool[np.ndarray, "hb wb"] | None = None,
+    refine: Refinement = "none",
+    half_width: int = HALF_WIDTH,
+    temperature: float = TEMPERATURE,
+    exclusion: float | None = None,
+) -> Transferred:
+    """Look for points again in fine maps, each only near the place where coarse maps have it.
+
+    A point's candidates are the fine patches with centres at most `radius` coarse patches (in rows and in columns) from its place; where
+    none of them may be matched, all are. Otherwise it is `transfer_points` on the fine maps: score, cycle and ratio are those of the
+    fine descriptors, the last two against all patches.
+
+    Args:
+        points: (K, 2) pixels of A. xy_b: where they were found in B, by `transfer_points` on the coarse maps. coarse_frame_b: the geometry
+            of the coarse map of B.
+        map_a, map_b, frame_a, frame_b: the fine maps of the same two images. radius: half the side of a window, in coarse patches.
+        valid_b, refine, half_width, temperature, exclusion: as in `transfer_points`.
+
+    Raises:
+        InputError: a frame of another image, a radius that is not above 0, another number of places than points, or what
+            `transfer_points` raises.
+    """
+    if (coarse_frame_b.width, coarse_frame_b.height) != (frame_b.width, frame_b.height):
+        raise InputError(
+            f"expected coarse_frame_b of the image of {frame_b.width}×{frame_b.height} px, got one of "
+            f"{coarse_frame_b.width}×{coarse_frame_b.height} px"
+        )
+    if not 0 < radius < np.inf:
+        raise InputError(f"expected a radius above 0, got {radius:g}")
+    across, down = (radius * coarse_frame_b.stride / scale for scale in coarse_frame_b.scale)
+    return transfer_points(
+        points,
+        map_a,
+        frame_a,
+        map_b,
+        frame_b,
+        valid_b=valid_b,
+        refine=refine,
+        half_width=half_width,
+        temperature=temperature,
+        exclusion=exclusion,
+        near=xy_b,
+        reach=(across, down),
+    )
+
+
 def pooled(
     feature_map: Float[np.ndarray, "h w D"] | Float[Tensor, "h w D"],
     frame: Frame,
@@ -169,13 +227,4 @@ def _windows(
     """The fine patches around each point, in ascending order, and which of the entries are there and may match."""
     middle = np.stack(coarse.to_grid(xy[:, 0], xy[:, 1]))
     lowest, highest = (np.stack(fine.to_grid(*coarse.to_pixels(*(middle + sign * radius)))) for sign in (-1, 1))
-    axes = []
-    for low, high, length in zip(lowest, highest, fine.grid, strict=True):
-        first = np.ceil(low - _EDGE).astype(np.int64).clip(min=0)[:, None]
-        last = np.floor(high + _EDGE).astype(np.int64).clip(max=length - 1)[:, None]
-        index = first + np.arange(max(1, int((last - first).max(initial=0)) + 1))
-        axes.append((index.clip(max=length - 1), index <= last))
-    (rows, row_in), (columns, column_in) = axes
-    index = (rows[:, :, None] * fine.grid[1] + columns[:, None, :]).reshape(len(xy), rows.shape[1] * columns.shape[1])
-    inside = (row_in[:, :, None] & column_in[:, None, :]).reshape(index.shape)
-    return index, inside & usable[index]
+    return windows_between(lowest, highest, fine.grid, usable)

@@ -160,7 +160,7 @@ def match(
 
     Source of the ratio: Lowe 2004; with an exclusion radius, "first geometrically inconsistent neighbour", Mishkin et al. 2015.
     """
-    _check_filters(min_score, max_ratio, exclusion, max_cycle)
+    check_filters(min_score, max_ratio, exclusion, max_cycle)
     check_precision(precision)
     maps = unit_descriptors(map_a, frame_a, valid_a, "a"), unit_descriptors(map_b, frame_b, valid_b, "b")
     (x, rows), (y, columns) = _usable(*maps)
@@ -208,7 +208,8 @@ def match(
     )
 
 
-def _check_filters(min_score: float | None, max_ratio: float | None, exclusion: float, max_cycle: float) -> None:
+def check_filters(min_score: float | None, max_ratio: float | None, exclusion: float, max_cycle: float) -> None:
+    """Refuse thresholds that are out of range."""
     for name, value, least, most in (
         ("min_score", min_score, -1, 1),
         ("max_ratio", max_ratio, 0, 1),

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from encoders.errors import InputError
 from encoders.frame import RESIZE_RULES, ResizeRule
+from matching.matches import EXCLUSION, check_filters
 from matching.mirror import MirrorRule
 
 #: What a distance is measured against, T. The target is the image in which points are looked for, in whichever direction.
@@ -33,6 +34,9 @@ OUTSIDES: tuple[Outside, ...] = get_args(Outside)
 #: When the source is looked up in its mirror image; see `choose_mirror`.
 Flip = Literal["none", "nearest", "mutual"]
 FLIPS: tuple[Flip, ...] = get_args(Flip)
+#: Which patches take part, besides those on the image: all, those of a foreground (`foreground_masks`), or of given masks.
+Where = Literal["everywhere", "pca", "cls", "masks"]
+WHERES: tuple[Where, ...] = get_args(Where)
 #: image: over pairs the mean of each pair's share. point: of all points the share. category: the mean over categories of the share of
 #: their points; category-weighted: that mean weighted by the pairs of the category. category-image: the mean over categories of their `image`.
 Average = Literal["image", "point", "category", "category-weighted", "category-image"]
@@ -57,6 +61,10 @@ class Convention:
     exclude_padding: whether padding can be found. window: half the side of the window of the soft-argmax in patches, None for none.
         temperature, outside: of that.
     flip: one of `FLIPS`.
+    where: one of `WHERES`. fine_size: of a second encoding, in which each point is looked for again near the place that the first one finds.
+        coarse_to_fine: means of so many patches in each direction tell where to look among the patches.
+    min_score, max_ratio, max_cycle: which points count as found, by the cosine, the ratio and `returned` of `transfer_points`; others are
+        wrong, wherever they are. None asks for nothing. exclusion: radius of the ratio in patches.
 
     Raises:
         InputError: a rule that there is not, numbers out of range, or rules that exclude each other.
@@ -86,6 +94,13 @@ class Convention:
     temperature: float = 0.02
     outside: Outside = "-inf"
     flip: Flip = "none"
+    where: Where = "everywhere"
+    fine_size: int | None = None
+    coarse_to_fine: int | None = None
+    min_score: float | None = None
+    max_ratio: float | None = None
+    exclusion: float = EXCLUSION
+    max_cycle: float | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -96,6 +111,7 @@ class Convention:
             ("target", TARGET_RULES),
             ("outside", OUTSIDES),
             ("flip", FLIPS),
+            ("where", WHERES),
             ("resize", RESIZE_RULES),
         ):
             if getattr(self, name) not in choices:
@@ -125,6 +141,30 @@ class Convention:
             )
         if self.window is not None and self.target in ("pixel", "displacement"):
             raise InputError(f"a window soft-argmax ends between patches: it does not go with target {self.target}")
+        check_filters(self.min_score, self.max_ratio, self.exclusion, 0.0 if self.max_cycle is None else self.max_cycle)
+        if self.fine_size is not None and self.coarse_to_fine is not None:
+            raise InputError("fine_size and coarse_to_fine together: expected one of them")
+        if self.coarse_to_fine is not None and self.coarse_to_fine < 2:
+            raise InputError(f"expected coarse_to_fine of 2 patches or more, got {self.coarse_to_fine}")
+        if not self.exact_places and (self.fine_size is not None or self.coarse_to_fine is not None or self.filters):
+            raise InputError(
+                "a fine size, coarse to fine, and filters by score, ratio and cycle go with exact places alone: source bilinear, target "
+                "centre, no padding found, and a window, if any, with -inf outside"
+            )
+
+    @property
+    def exact_places(self) -> bool:
+        """Whether points are found as `transfer_points` has it."""
+        return (
+            (self.source, self.target) == ("bilinear", "centre")
+            and self.exclude_padding
+            and (self.window is None or self.outside == "-inf")
+        )
+
+    @property
+    def filters(self) -> bool:
+        """Whether a point may count as not found."""
+        return any(limit is not None for limit in (self.min_score, self.max_ratio, self.max_cycle))
 
     @property
     def flip_rule(self) -> MirrorRule | None:
@@ -180,6 +220,20 @@ class Convention:
         if self.window is not None:
             side = 2 * self.window + 1
             window = f"soft-argmax over {side}×{side} patches, temperature {self.temperature:g}, {self.outside} outside"
+        finer = "none"
+        if self.fine_size is not None:
+            finer = f"looked for again at {self.fine_size} px, near the place found"
+        elif self.coarse_to_fine is not None:
+            finer = f"by way of means of {self.coarse_to_fine} × {self.coarse_to_fine} patches"
+        filters = [
+            f"{words} {limit:g}"
+            for words, limit in (
+                ("cosine ≥", self.min_score),
+                (f"ratio to the best more than {self.exclusion:g} patches away ≤", self.max_ratio),
+                ("patches between a point and where it leads back to ≤", self.max_cycle),
+            )
+            if limit is not None
+        ]
         direction = {
             "a-to-b": "source to target",
             "b-to-a": "target to source (the benchmark's target is the source here)",
@@ -196,6 +250,9 @@ class Convention:
             "half_patch": target,
             "padding": "cannot be found" if self.exclude_padding else "can be found",
             "window": window,
+            "where": _WHERE_WORDS[self.where],
+            "finer": finer,
+            "filters": ", ".join(filters) or "none",
             "flip": "none" if self.flip == "none" else f"source or its mirror image, whichever is nearer ({self.flip})",
             "dtype": self.dtype or "not stated",
         }
@@ -212,4 +269,10 @@ _AVERAGE_WORDS: dict[Average, str] = {
     "category": "per point in each category, then the mean of categories",
     "category-weighted": "per point in each category, then the mean of categories weighted by their pairs",
     "category-image": "per image in each category, then the mean of categories",
+}
+_WHERE_WORDS: dict[Where, str] = {
+    "everywhere": "all of the image",
+    "pca": "foreground by principal components of all images' patches",
+    "cls": "foreground by similarity to the image's global vector",
+    "masks": "given masks",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from encoders.errors import InputError
 from encoders.frame import Frame
+from matching.coarse import finer_points, pooled
 from matching.matches import unit_descriptors
 from matching.mirror import MirrorChoice, choose_mirror
 from matching.nearest import as_tensor
 from matching.pck_convention import Convention, SourceRule
 from matching.pck_pixels import best_pixels
 from matching.refinement import window_soft_argmax
-from matching.transfer import seen, transfer_points
+from matching.transfer import Transferred, held_inside, transfer_points
 
 #: Similarities of points and patches that are held at once.
 _BLOCK = 2**22
@@ -32,26 +34,39 @@ class Located:
     """Where points of A were found in B.
 
     xy_b: (K, 2) pixels of the original, x then y, pixel centres at integers; rules that are not exact can lead outside the image.
-    moved: (K,) points that were given outside A and were looked up at its border. choice: of the mirror image, None where none was asked for.
+    moved: (K,) points that were given outside A and were looked up at its border. kept: (K,) points that the convention's filters let
+        through. choice: of the mirror image, None where none was asked for.
     """
 
     xy_b: Float[np.ndarray, "K 2"]
     moved: Bool[np.ndarray, "K"]
+    kept: Bool[np.ndarray, "K"]
     choice: MirrorChoice | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedImage:
+    """One image as a convention has it encoded.
+
+    map: (h, w, D). frame: its geometry. valid: (h, w) patches that take part, besides those on the image; None for all.
+    mirrored: map and frame of the image encoded as its mirror image (`encode_images` with `mirror`), which a source needs under `flip`.
+    fine: the same image at the convention's `fine_size`.
+    """
+
+    map: Float[np.ndarray, "h w D"] | Float[Tensor, "h w D"]
+    frame: Frame
+    valid: Bool[np.ndarray, "h w"] | None = None
+    mirrored: MapFrame | None = None
+    fine: EncodedImage | None = None
 
 
 def locate(
     points: Float[np.ndarray, "K 2"],
-    map_a: Float[np.ndarray, "ha wa D"] | Float[Tensor, "ha wa D"],
-    frame_a: Frame,
-    map_b: Float[np.ndarray, "hb wb D"] | Float[Tensor, "hb wb D"],
-    frame_b: Frame,
+    a: EncodedImage,
+    b: EncodedImage,
     convention: Convention,
     *,
-    mirrored_a: MapFrame | None = None,
     twins: Sequence[int] | None = None,
-    valid_a: Bool[np.ndarray, "ha wa"] | None = None,
-    valid_b: Bool[np.ndarray, "hb wb"] | None = None,
 ) -> Located:
     """Find points of A in B as a convention has it: the direction is the caller's, everything else about places is the convention's.
 
@@ -75,71 +90,112 @@ def locate(
     With a window, `outside` -inf leaves out what lies beyond it; zero counts the similarity of every other patch as 0, which has a
     weight in the softmax.
 
+    Exact places (bilinear to centre, no padding, nothing outside the window) can be looked for in two steps, `fine_size` or `coarse_to_fine`
+    (see `finer_points`), and filtered by score, ratio and cycle.
+
     With a `flip`, A is looked up in its mirror image where that is nearer to B, and a point that has a twin at the twin's place there:
     the mirror image of a left paw looks like a right one.
 
     Args:
-        points: pixels of A. mirrored_a: A encoded as its mirror image (`encode_images` with `mirror`), which `flip` needs.
+        points: pixels of A. a, b: the images. A's `valid` patches count in the choice of the mirror image, B's in everything.
         twins: of each point the index of its mirror image, itself where there is none; None takes every point for its own.
-        valid_a, valid_b: patches that take part, besides padding: A's in the choice of the mirror image, B's in everything.
 
     Raises:
-        InputError: maps, frames, masks, points or twins that do not fit, features that are not finite, a mirror image too many or
-            missing, a point without a descriptor, or no patch in B where it could be found.
+        InputError: maps, frames, masks, points or twins that do not fit, features that are not finite, a mirror image or a fine map too many
+            or missing, a point without a descriptor, or no patch in B where it could be found.
     """
     xy = np.asarray(points, np.float64)
     if xy.ndim != 2 or xy.shape[1] != 2 or not np.isfinite(xy).all():
         raise InputError(f"expected finite points of shape (K, 2), x then y, got {points!r}")
     rule = convention.flip_rule
-    if (rule is None) != (mirrored_a is None):
+    if (rule is None) != (a.mirrored is None):
         raise InputError(
             f"expected the map of A's mirror image with a flip and with no other convention, got flip {convention.flip} and "
-            f"{'none' if mirrored_a is None else 'one'}"
+            f"{'none' if a.mirrored is None else 'one'}"
         )
+    if not (convention.fine_size is None) == (a.fine is None) == (b.fine is None):
+        raise InputError("expected fine maps of both images with a fine size and with no other convention")
     choice = None
-    if rule is not None and mirrored_a is not None:
-        other, other_frame = mirrored_a
-        choice = choose_mirror(
-            map_a, frame_a, other, other_frame, map_b, frame_b, valid_a=valid_a, valid_b=valid_b, by=rule
-        )
+    if rule is not None and a.mirrored is not None:
+        choice = choose_mirror(a.map, a.frame, *a.mirrored, b.map, b.frame, valid_a=a.valid, valid_b=b.valid, by=rule)
         if choice.mirrored:
-            map_a, frame_a = other, other_frame
+            a = _turned(a)
             if twins is not None:
                 if sorted(set(twins) | set(range(len(xy)))) != list(range(len(xy))) or len(twins) != len(xy):
                     raise InputError(
                         f"expected a twin from 0 to {len(xy) - 1} for each of {len(xy)} points, got {twins}"
                     )
                 xy = xy[np.asarray(twins, np.int64)]
-    xy, moved = _inside(xy, frame_a)
+    held = held_inside(xy, a.frame)
+    moved = np.abs(held - xy).max(axis=1, initial=0) > 1e-6  # farther than rounding takes them
     if len(xy) == 0:
-        return Located(np.zeros((0, 2)), moved, choice)
-    if (
-        (convention.source, convention.target) == ("bilinear", "centre")
-        and convention.exclude_padding
-        and (convention.window is None or convention.outside == "-inf")
-    ):
-        found = transfer_points(
-            xy,
-            map_a,
-            frame_a,
-            map_b,
-            frame_b,
-            valid_b=valid_b,
-            refine="none" if convention.window is None else "soft-argmax",
-            half_width=convention.window or 0,
-            temperature=convention.temperature,
+        return Located(np.zeros((0, 2)), moved, moved, choice)
+    if convention.exact_places:
+        found = _transferred(held, a, b, convention)
+        return Located(found.xy_b, moved, _kept(found, convention), choice)
+    places = _found(held, a.map, a.frame, b.map, b.frame, convention, b.valid)
+    return Located(places, moved, np.ones(len(xy), bool), choice)
+
+
+def _turned(image: EncodedImage) -> EncodedImage:
+    """The image as its mirror image has it, the fine map too."""
+    if image.mirrored is None:
+        raise InputError("expected the map of A's mirror image at the fine size too")
+    return EncodedImage(*image.mirrored, fine=None if image.fine is None else _turned(image.fine))
+
+
+def _transferred(xy: Float[np.ndarray, "K 2"], a: EncodedImage, b: EncodedImage, convention: Convention) -> Transferred:
+    """Exact places, of the finest maps that the convention has."""
+    options: dict[str, Any] = {
+        "refine": "none" if convention.window is None else "soft-argmax",
+        "half_width": convention.window or 0,
+        "temperature": convention.temperature,
+        "exclusion": None if convention.max_ratio is None else convention.exclusion,
+    }
+    if a.fine is not None and b.fine is not None:
+        coarse_a, coarse_b, fine_a, fine_b = a, b, a.fine, b.fine
+    elif convention.coarse_to_fine is not None:
+        fine_a, fine_b = a, b
+        coarse_a, coarse_b = (
+            EncodedImage(*pooled(image.map, image.frame, convention.coarse_to_fine, valid=valid))
+            for image, valid in ((a, None), (b, b.valid))
         )
-        return Located(found.xy_b, moved, choice)
-    return Located(_found(xy, map_a, frame_a, map_b, frame_b, convention, valid_b), moved, choice)
+    else:
+        return transfer_points(xy, a.map, a.frame, b.map, b.frame, valid_b=b.valid, **options)
+    # Pooled maps need not reach the border of the image.
+    coarse = transfer_points(
+        held_inside(xy, coarse_a.frame),
+        coarse_a.map,
+        coarse_a.frame,
+        coarse_b.map,
+        coarse_b.frame,
+        valid_b=coarse_b.valid,
+    )
+    return finer_points(
+        held_inside(xy, fine_a.frame),
+        coarse.xy_b,
+        coarse_b.frame,
+        fine_a.map,
+        fine_a.frame,
+        fine_b.map,
+        fine_b.frame,
+        valid_b=fine_b.valid,
+        **options,
+    )
 
 
-def _inside(xy: Float[np.ndarray, "K 2"], frame: Frame) -> tuple[Float[np.ndarray, "K 2"], Bool[np.ndarray, "K"]]:
-    """The points moved to the border of what the encoder saw, and which of them this takes farther than rounding would."""
-    left, top, right, bottom = seen(frame)
-    low = np.maximum([left, top], 0) - 0.5
-    high = np.minimum([right, bottom], [frame.width, frame.height]) - 0.5
-    inside = xy.clip(low, high)
-    return inside, np.abs(inside - xy).max(axis=1, initial=0) > 1e-6
+def _kept(found: Transferred, convention: Convention) -> Bool[np.ndarray, "K"]:
+    """Which points the filters let through."""
+    kept = np.ones(len(found), bool)
+    for value, least, most in (
+        (found.score, convention.min_score, None),
+        (found.ratio, None, convention.max_ratio),
+        (found.returned, None, convention.max_cycle),
+    ):
+        if value is not None:
+            kept &= (-np.inf if least is None else least) <= value
+            kept &= value <= (np.inf if most is None else most)
+    return kept
 
 
 def _found(

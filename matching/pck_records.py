@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from matching.benchmarks.pair import Benchmark
 from matching.pck_convention import Convention
 
 #: Of the file; another number is another layout.
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +31,7 @@ class PairRecord:
     name, category, facts: the pair's. K points; of both directions, those from A to B come first.
     errors: (K,) distances in pixels of the original image in which the points were looked for. thresholds: (K,) T in the same pixels.
     own_nearest: (K,) whether no other point of the pair lies nearer to where the point was found than its own place does.
+    kept: (K,) whether the convention's filters let the point through; None takes all. Points that they do not are wrong wherever they are.
     twins: (K,) whether the point's mirror image is among the pair's points; None where the benchmark does not say.
     moved: how many points were given outside their image and looked up at its border. mirrored: in how many of the directions the source was
         taken as its mirror image.
@@ -42,12 +43,15 @@ class PairRecord:
     thresholds: Float[np.ndarray, "K"]
     own_nearest: Bool[np.ndarray, "K"]
     twins: Bool[np.ndarray, "K"] | None = None
+    kept: Bool[np.ndarray, "K"] | None = None
     facts: Mapping[str, int | float | str] = field(default_factory=dict)
     moved: int = 0
     mirrored: int = 0
 
     def __post_init__(self) -> None:
-        lengths = {len(x) for x in (self.errors, self.thresholds, self.own_nearest, self.twins) if x is not None}
+        lengths = {
+            len(x) for x in (self.errors, self.thresholds, self.own_nearest, self.twins, self.kept) if x is not None
+        }
         if len(lengths) > 1:
             raise InputError(
                 f"{self.name}: expected as many errors, thresholds and marks as points, got {sorted(lengths)}"
@@ -72,6 +76,7 @@ class PairRecord:
             "thresholds": same[0] if len(same) == 1 else self.thresholds.tolist(),
             "own_nearest": _bits(self.own_nearest),
             "twins": None if self.twins is None else _bits(self.twins),
+            "kept": None if self.kept is None else _bits(self.kept),
             "facts": dict(self.facts),
             "moved": self.moved,
             "mirrored": self.mirrored,
@@ -87,6 +92,7 @@ class PairRecord:
             thresholds=_filled(data["thresholds"], len(data["errors"])),
             own_nearest=_marks(data["own_nearest"]),
             twins=None if data["twins"] is None else _marks(data["twins"]),
+            kept=None if data["kept"] is None else _marks(data["kept"]),
             facts=data["facts"],
             moved=data["moved"],
             mirrored=data["mirrored"],
@@ -131,7 +137,7 @@ def benchmark_digest(benchmark: Benchmark) -> str:
     return hashlib.blake2b(canonical([benchmark.kind, benchmark.split, pairs]), digest_size=10).hexdigest()
 
 
-def run_key(convention: Convention, encoder: Mapping[str, Any], benchmark: Benchmark) -> str:
+def run_key(convention: Convention, encoder: Mapping[str, Any], benchmark: Benchmark, masks: Sequence[Any] = ()) -> str:
     """A short name for everything that decides the records of a run.
 
     Alphas, `<=` or `<` and the headline's average do not: the same records are counted anew.
@@ -139,9 +145,16 @@ def run_key(convention: Convention, encoder: Mapping[str, Any], benchmark: Bench
     Args:
         encoder: facts of the encoder as its features' key has them (`FeatureStore` meta, or `encoders.plan.EncodingPlan.key`).
         benchmark: before any limit, so that a run over more of its pairs goes on from one over fewer.
+        masks: patches that take part in each image of the run, None for all; there are none where all images take part whole.
     """
-    key = [SCHEMA, convention.finding(), dict(encoder), benchmark_digest(benchmark)]
+    key = [SCHEMA, convention.finding(), dict(encoder), benchmark_digest(benchmark), *map(_mask_digest, masks)]
     return hashlib.blake2b(canonical(key), digest_size=10).hexdigest()
+
+
+def _mask_digest(mask: Bool[np.ndarray, "h w"] | None) -> str | None:
+    if mask is None:
+        return None
+    return hashlib.blake2b(np.packbits(mask).tobytes() + str(mask.shape).encode(), digest_size=10).hexdigest()
 
 
 class PairRecords:

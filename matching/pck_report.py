@@ -30,6 +30,7 @@ class PCKReport:
     own_right: (P, A) those of them that are nearest to their own place among the pair's points (PCK†).
     twin_n, twin_right: (P,) and (P, A) the same of points whose mirror image is among the pair's (the geometry-aware subset); None where
         no pair says.
+    kept: (P,) points that the convention's filters let through, of which alone some are right; None where it has no filters.
     dropped: pairs that do not count, by name, and why. moved: points given outside their image. mirrored: sources taken as their mirror
         images.
     """
@@ -47,6 +48,7 @@ class PCKReport:
     dropped: tuple[tuple[str, str], ...]
     moved: int
     mirrored: int
+    kept: Int[np.ndarray, "P"] | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -65,7 +67,8 @@ class PCKReport:
         """All of it; `per_pair` in columns, from which everything else follows and which `compare_pck` reads.
 
         `pck` maps an alpha and an average to its `pck` and `ci95`, shares from 0 to 1. `pck_dagger` has the same form; `geometry_aware`,
-        null where twins are not known, has it with its pairs and points; `by_category` and `by_fact` have the averages per image and
+        null where twins are not known, has it with its pairs and points, and so has `kept`, of the points that filters let through, with their
+        share of all points, null without filters; `by_category` and `by_fact` have the averages per image and
         per point alone.
         """
         alphas, (value, ci95) = self.convention.alphas, self.headline()
@@ -74,6 +77,16 @@ class PCKReport:
             some = self.twin_n > 0
             of = [category for category, kept in zip(self.categories, some, strict=True) if kept]
             aware = averages_json(self.twin_right[some], self.twin_n[some], of, alphas)
+        kept = None
+        if self.kept is not None:
+            some = self.kept > 0
+            of = [category for category, any_kept in zip(self.categories, some, strict=True) if any_kept]
+            share = float(self.kept.sum() / self.n.sum())
+            kept = {"share": share} | (
+                averages_json(self.right[some], self.kept[some], of, alphas)
+                if some.any()
+                else {"pairs": 0, "points": 0, "categories": 0, "pck": None}
+            )
         whole = averages_json(self.right, self.n, self.categories, alphas)
         return {
             "benchmark": None if self.benchmark is None else dict(self.benchmark),
@@ -90,6 +103,7 @@ class PCKReport:
             "mirrored": self.mirrored,
             "pck_dagger": averages_json(self.own_right, self.n, self.categories, alphas)["pck"],
             "geometry_aware": aware,
+            "kept": kept,
             "by_category": self._by(self.categories),
             "by_fact": {name: self._by(column) for name, column in self._split_facts().items()},
             "per_pair": {
@@ -97,6 +111,7 @@ class PCKReport:
                 "category": list(self.categories),
                 "n": self.n.tolist(),
                 "right": {key_of(alpha): self.right[:, at].tolist() for at, alpha in enumerate(alphas)},
+                **({} if self.kept is None else {"kept": self.kept.tolist()}),
             },
         }
 
@@ -154,8 +169,9 @@ class PCKReport:
 def pck(records: Sequence[PairRecord], convention: Convention, *, benchmark: Benchmark | None = None) -> PCKReport:
     """Count the right points of scored pairs, at all alphas of a convention.
 
-    Point k is right at α if ‖p̂_k − p_k‖ ≤ α·T, or < α·T, as the convention has it, in float64. Averages and their intervals: `mean_of_pairs`,
-    `share_of_points`, `mean_of_categories`. Pairs without a point count neither as 0 nor as 1: they are dropped, and named.
+    Point k is right at α if ‖p̂_k − p_k‖ ≤ α·T, or < α·T, as the convention has it, in float64, and if its filters kept the point. Averages and
+    their intervals: `mean_of_pairs`, `share_of_points`, `mean_of_categories`. Pairs without a point count neither as 0 nor as 1: they are
+    dropped, and named.
 
     Args:
         records: of `score_pair` under this convention. They may have been found under one with other alphas, `<=` or `<`, or average.
@@ -176,7 +192,8 @@ def pck(records: Sequence[PairRecord], convention: Convention, *, benchmark: Ben
     for record in kept:
         limit = record.thresholds[:, None] * alphas
         error = record.errors[:, None]
-        right.append(error <= limit if convention.inclusive else error < limit)
+        hits = error <= limit if convention.inclusive else error < limit
+        right.append(hits if record.kept is None else hits & record.kept[:, None])
     twin_n = twin_right = None
     if any(record.twins is not None for record in kept):
         known = [np.zeros(len(record), bool) if record.twins is None else record.twins for record in kept]
@@ -208,6 +225,9 @@ def pck(records: Sequence[PairRecord], convention: Convention, *, benchmark: Ben
         ),
         moved=sum(record.moved for record in kept),
         mirrored=sum(record.mirrored for record in kept),
+        kept=np.array([len(record) if record.kept is None else record.kept.sum() for record in kept], np.int64)
+        if convention.filters
+        else None,
     )
 
 

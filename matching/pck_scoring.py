@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Float
 from scipy.spatial import cKDTree
-from torch import Tensor
 
 from encoders.errors import InputError
-from encoders.frame import Frame
 from matching.benchmarks.pair import BenchmarkPair
 from matching.pck_convention import Convention
-from matching.pck_places import Located, MapFrame, locate
+from matching.pck_places import EncodedImage, Located, locate
 from matching.pck_records import PairRecord
 
 
@@ -66,46 +65,34 @@ def pair_threshold(
 
 def score_pair(
     pair: BenchmarkPair,
-    map_a: Float[np.ndarray, "ha wa D"] | Float[Tensor, "ha wa D"],
-    frame_a: Frame,
-    map_b: Float[np.ndarray, "hb wb D"] | Float[Tensor, "hb wb D"],
-    frame_b: Frame,
+    a: EncodedImage,
+    b: EncodedImage,
     convention: Convention,
-    *,
-    mirrored_a: MapFrame | None = None,
-    mirrored_b: MapFrame | None = None,
-    valid_a: Bool[np.ndarray, "ha wa"] | None = None,
-    valid_b: Bool[np.ndarray, "hb wb"] | None = None,
 ) -> PairRecord:
     """Find the points of a pair and measure how far off they are, in the convention's direction or in both.
 
     Args:
-        map_a, frame_a, map_b, frame_b: of the pair's images, encoded as the convention has it.
-        mirrored_a, mirrored_b: the same of the mirror images of whichever is a source, which `flip` needs.
-        valid_a, valid_b: patches that take part (see `locate`).
+        a, b: the pair's images, encoded as the convention has it.
 
     Raises:
         InputError: an image of another size than annotated, and what `pair_threshold` and `locate` raise; the pair is named.
     """
-    for path, frame, size in ((pair.path_a, frame_a, pair.size_a), (pair.path_b, frame_b, pair.size_b)):
+    for path, frame, size in ((pair.path_a, a.frame, pair.size_a), (pair.path_b, b.frame, pair.size_b)):
         if size is not None and (frame.width, frame.height) != tuple(size):
             raise InputError(
                 f"{pair.name}: {path.name} has {frame.width}×{frame.height} px, expected {size[0]}×{size[1]} as annotated"
             )
-    sizes = {"size_a": (frame_a.width, frame_a.height), "size_b": (frame_b.width, frame_b.height)}
-    a = (pair.points_a, map_a, frame_a, mirrored_a, valid_a)
-    b = (pair.points_b, map_b, frame_b, mirrored_b, valid_b)
+    sizes = {"size_a": (a.frame.width, a.frame.height), "size_b": (b.frame.width, b.frame.height)}
     errors, thresholds, nearest, found = [], [], [], []
     ways: Sequence[Literal["a-to-b", "b-to-a"]] = (
         ("a-to-b", "b-to-a") if convention.direction == "both" else (convention.direction,)
     )
     for way in ways:
-        (points, source, source_frame, mirrored, valid), (truth, target, target_frame, _, valid_there) = (
-            (a, b) if way == "a-to-b" else (b, a)
-        )
-        located = _locate(
-            pair, points, source, source_frame, target, target_frame, convention, mirrored, valid, valid_there
-        )
+        truth = pair.points_b if way == "a-to-b" else pair.points_a
+        try:
+            located = locate_pair(pair, a, b, convention, way)
+        except InputError as error:
+            raise InputError(f"{pair.name}: {error}") from error
         truth = np.asarray(truth, np.float64)
         own = np.hypot(*(located.xy_b - truth).T)
         errors.append(own)
@@ -122,6 +109,7 @@ def score_pair(
         thresholds=np.concatenate(thresholds),
         own_nearest=np.concatenate(nearest),
         twins=twins,
+        kept=np.concatenate([located.kept for located in found]),
         facts=dict(pair.facts),
         moved=int(sum(located.moved.sum() for located in found)),
         mirrored=sum(located.choice is not None and located.choice.mirrored for located in found),
@@ -138,31 +126,15 @@ def _own_nearest(
     return np.asarray(own <= np.hypot(*(found - truth[nearest]).T))
 
 
-def _locate(
+def locate_pair(
     pair: BenchmarkPair,
-    points: Float[np.ndarray, "K 2"],
-    map_a: Float[np.ndarray, "ha wa D"] | Float[Tensor, "ha wa D"],
-    frame_a: Frame,
-    map_b: Float[np.ndarray, "hb wb D"] | Float[Tensor, "hb wb D"],
-    frame_b: Frame,
+    a: EncodedImage,
+    b: EncodedImage,
     convention: Convention,
-    mirrored: MapFrame | None,
-    valid_a: Bool[np.ndarray, "ha wa"] | None,
-    valid_b: Bool[np.ndarray, "hb wb"] | None,
+    direction: Literal["a-to-b", "b-to-a"] = "a-to-b",
 ) -> Located:
-    given = mirrored if convention.flip_rule is not None else None
-    try:
-        return locate(
-            np.asarray(points, np.float64),
-            map_a,
-            frame_a,
-            map_b,
-            frame_b,
-            convention,
-            mirrored_a=given,
-            twins=pair.twins,
-            valid_a=valid_a,
-            valid_b=valid_b,
-        )
-    except InputError as error:
-        raise InputError(f"{pair.name}: {error}") from error
+    """Where the points of a pair's source are found in its target; see `locate`."""
+    points, source, target = (pair.points_a, a, b) if direction == "a-to-b" else (pair.points_b, b, a)
+    if convention.flip_rule is None:
+        source = dataclasses.replace(source, mirrored=None)
+    return locate(np.asarray(points, np.float64), source, target, convention, twins=pair.twins)

@@ -12,13 +12,17 @@ from torch import Tensor
 
 from encoders.errors import InputError
 from encoders.frame import Frame
+from matching.ambiguity import in_patches, in_steps, ratios
 from matching.matches import Matches, unit_descriptors
 from matching.nearest import nearest_both_ways
 from matching.refinement import HALF_WIDTH, TEMPERATURE, window_soft_argmax
+from matching.windows import nearest_within, windows_between
 
 #: How a transferred point gets finer than a patch.
 Refinement = Literal["none", "soft-argmax"]
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)
+#: So many products are held at a time where a point is compared with patches one by one.
+_PRODUCTS = 2**22
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +36,10 @@ class Transferred:
         again this is at most the distance to the centre of its own patch; a long way means that the point was not recognised.
     patch_a: (K, 2) row and column of the patch of A whose centre lies nearest to the point.
     size_a, size_b: width and height of the original images in pixels.
+    returned: (K,) patches between `patch_a` and the patch at which the way back ends; 0 where they are the same.
+    ratio: (K,) (1 - s) / (1 - t) of the score s and the largest cosine t of the point with a patch of B that lies more than the exclusion
+        radius from its own, 0 where none lies there; above 1 where the point was looked for in a part of B that t is not in. None where it
+        was not asked for.
     """
 
     xy_a: Float[np.ndarray, "K 2"]
@@ -42,6 +50,8 @@ class Transferred:
     patch_a: Int[np.ndarray, "K 2"]
     size_a: tuple[int, int]
     size_b: tuple[int, int]
+    returned: Float[np.ndarray, "K"]
+    ratio: Float[np.ndarray, "K"] | None = None
 
     def __len__(self) -> int:
         return len(self.score)
@@ -81,6 +91,9 @@ def transfer_points(
     refine: Refinement = "none",
     half_width: int = HALF_WIDTH,
     temperature: float = TEMPERATURE,
+    exclusion: float | None = None,
+    near: Float[np.ndarray, "K 2"] | None = None,
+    reach: tuple[float, float] = (0.0, 0.0),
 ) -> Transferred:
     """Find points of A in B: for each the patch of B whose descriptor is most like the one at the point.
 
@@ -96,6 +109,9 @@ def transfer_points(
         valid_b: patches of B where a point may be found. None is all.
         refine: `none` ends at the centre of a patch of B; `soft-argmax` at the expected place in a window around it, see `refine`.
         half_width, temperature: of the soft-argmax; see `refine`.
+        exclusion: the radius of the ratio in patches; None computes no ratio.
+        near: (K, 2) pixels of B: each point is looked for only among the patches with a centre at most `reach` pixels (across, down) from
+            there, or among all where none of these may be matched. The way back and the ratio are of all patches.
 
     Raises:
         InputError: a point that is not in A or in a part of A that the encoder did not see, options out of range, maps that do not fit, or no
@@ -114,14 +130,22 @@ def transfer_points(
         raise InputError("no patch of B may be matched: every one is padding, masked out or without a direction")
     a = a.to(b.device, torch.promote_types(a.dtype, b.dtype))
     b = b.to(a.dtype)
+    if near is not None and (np.shape(near) != xy.shape or not np.isfinite(near).all()):
+        raise InputError(
+            f"expected a finite place near which to look for each of {len(xy)} points, got {np.shape(near)}"
+        )
     place = grid_places(xy, frame_a)
     queries = mixed_descriptors(place, xy, a, real_a.reshape(frame_a.grid))
     forth = nearest_both_ways(queries, b, valid_b=real_b)[0]
     nearest, score = forth.index, forth.score
+    if near is not None:
+        nearest, score = nearest_within(queries, b, _windows(near, reach, frame_b, real_b), nearest, score)
     patch_b = np.stack(np.divmod(nearest, frame_b.grid[1]), axis=1)
     there, which = np.unique(nearest, return_inverse=True)
     back = nearest_both_ways(b[torch.from_numpy(there).to(b.device)], a, valid_b=real_a)[0].index[which.reshape(-1)]
-    home = np.stack(frame_a.to_pixels(*np.divmod(back, frame_a.grid[1])), axis=1)
+    patch_home = np.stack(np.divmod(back, frame_a.grid[1]), axis=1)
+    home = np.stack(frame_a.to_pixels(*patch_home.T), axis=1)
+    patch_a = np.rint(place).astype(np.int64)
     found: Float[np.ndarray, "K 2"] = patch_b.astype(np.float64)
     if refine == "soft-argmax":
         found = window_soft_argmax(
@@ -133,16 +157,64 @@ def transfer_points(
             half_width=half_width,
             temperature=temperature,
         )
+    ratio = None
+    if exclusion is not None:
+        rival = _rivals(queries, b, real_b, patch_b, exclusion, frame_b)
+        # Without windows no product is above the largest, nor does rounding make one so.
+        ratio = ratios(score, rival if near is not None else np.minimum(rival, score))
     return Transferred(
         xy_a=xy,
         xy_b=np.stack(frame_b.to_pixels(found[:, 0], found[:, 1]), axis=1),
         score=np.clip(score, -1, 1),
         patch_b=patch_b,
         cycle=np.hypot(*(home - xy).T),
-        patch_a=np.rint(place).astype(np.int64),
+        patch_a=patch_a,
         size_a=(frame_a.width, frame_a.height),
         size_b=(frame_b.width, frame_b.height),
+        returned=in_patches(patch_a, patch_home, frame_a),
+        ratio=ratio,
     )
+
+
+def _windows(
+    near: Float[np.ndarray, "K 2"], reach: tuple[float, float], frame: Frame, usable: Bool[np.ndarray, "n"]
+) -> tuple[Int[np.ndarray, "K s"], Bool[np.ndarray, "K s"]]:
+    """The patches around each place, in ascending order, and which of the entries are there and may match."""
+    lowest, highest = (np.stack(frame.to_grid(*(near + sign * np.array(reach)).T)) for sign in (-1, 1))
+    return windows_between(lowest, highest, frame.grid, usable)
+
+
+def _rivals(
+    queries: Float[Tensor, "K D"],
+    b: Float[Tensor, "M D"],
+    usable: Bool[np.ndarray, "M"],
+    patch: Int[np.ndarray, "K 2"],
+    exclusion: float,
+    frame: Frame,
+) -> Float[np.ndarray, "K"]:
+    """The largest cosine of each query with a patch more than `exclusion` patches from its own; -inf where there is none."""
+    if not exclusion >= 0:
+        raise InputError(f"expected an exclusion of 0 patches or more, got {exclusion}")
+    row, column = np.divmod(np.arange(len(b)), frame.grid[1])
+    limit = in_steps(exclusion, frame) ** 2
+    best = np.full(len(patch), -np.inf)
+    step = max(1, _PRODUCTS // len(b))
+    for start in range(0, len(patch), step):
+        part = slice(start, start + step)
+        s = (queries[part] @ b.T).double().cpu().numpy()
+        near = (row - patch[part, :1]) ** 2 + (column - patch[part, 1:]) ** 2 <= limit
+        s[near | ~usable] = -np.inf
+        best[part] = s.max(axis=1)
+    return best
+
+
+def held_inside(xy: Float[np.ndarray, "K 2"], frame: Frame) -> Float[np.ndarray, "K 2"]:
+    """The points, those outside the image or what the encoder saw of it moved to its border."""
+    left, top, right, bottom = seen(frame)
+    low = np.maximum([left, top], 0) - 0.5
+    high = np.minimum([right, bottom], [frame.width, frame.height]) - 0.5
+    inside: Float[np.ndarray, "K 2"] = xy.clip(low, high)
+    return inside
 
 
 def seen(frame: Frame) -> tuple[float, float, float, float]:

@@ -172,6 +172,7 @@ PUBLIC = {
         "dense_flow",
         "disparity_error",
         "find_keypoints",
+        "finer_points",
         "find_masks",
         "fit_geometry",
         "foreground_masks",

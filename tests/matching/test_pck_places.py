@@ -17,7 +17,7 @@ from PIL import Image
 from encoders import Frame, InputError, encode_images
 from matching.benchmarks.pair import BenchmarkPair
 from matching.pck_convention import Convention
-from matching.pck_places import locate
+from matching.pck_places import EncodedImage, locate
 from matching.pck_presets import PRESETS, choose_convention
 from matching.pck_report import pck
 from matching.pck_scoring import score_pair
@@ -118,6 +118,9 @@ def naive(
     return np.asarray((on_input + fb.offset) / fb.scale)
 
 
+SMALL = Frame(8, 8, (2, 2), 4, 4, (1.0, 1.0))
+
+
 RULES = [
     *({"source": s, "target": t} for s in ("bilinear", "patch", "align-corners", "pixel") for t in ("centre", "pixel")),
     {"source": "covering", "target": "displacement"},
@@ -152,7 +155,7 @@ def test_every_rule_is_its_definition(
     b[np.unravel_index(np.flatnonzero(fb.real)[0], fb.grid)] = 1
     points = rng.uniform(-0.5, [fa.width - 0.5, fa.height - 0.5], (3, 2))
     points = np.vstack([points, np.floor(points[:1]).clip(0)])
-    got = locate(points, a, fa, b, fb, convention, valid_b=valid)
+    got = locate(points, EncodedImage(a, fa), EncodedImage(b, fb, valid), convention)
     wanted = np.array([naive(p, a, fa, b, fb, convention, valid) for p in points])
     np.testing.assert_allclose(got.xy_b, wanted, atol=1e-6)
     assert not got.moved.any() and got.choice is None
@@ -169,7 +172,7 @@ def test_exact_is_transfer_points(seed: int, window: bool) -> None:
     wanted = transfer_points(
         points, a, fa, b, fb, refine="soft-argmax" if window else "none", half_width=2, temperature=0.1
     )
-    assert np.array_equal(locate(points, a, fa, b, fb, convention).xy_b, wanted.xy_b)
+    assert np.array_equal(locate(points, EncodedImage(a, fa), EncodedImage(b, fb), convention).xy_b, wanted.xy_b)
 
 
 def test_padding_is_found_only_where_the_convention_lets_it() -> None:
@@ -178,21 +181,25 @@ def test_padding_is_found_only_where_the_convention_lets_it() -> None:
     b = np.tile([1.0, 0, 0.1], (2, 4, 1))
     b[1, 3] = [0, 0, 1]  # padding, and just like the point
     point = np.array([[2.5, 2.5]])
-    exact = locate(point, a, frame, b, frame, Convention()).xy_b
-    leaky = locate(point, a, frame, b, frame, Convention(exclude_padding=False)).xy_b
+    exact = locate(point, EncodedImage(a, frame), EncodedImage(b, frame), Convention()).xy_b
+    leaky = locate(point, EncodedImage(a, frame), EncodedImage(b, frame), Convention(exclude_padding=False)).xy_b
     assert exact.tolist() == [[2.5, 2.5]]
     assert leaky.tolist() == [[14.5, 8.5]]  # right of the image of 12 px
     # A mask speaks of the image, not of its padding; NaN there is no matter where padding is out.
     valid = np.zeros((2, 4), bool)
     valid[1, 1] = True
-    masked = locate(point, a, frame, b, frame, Convention(exclude_padding=False), valid_b=valid).xy_b
+    masked = locate(
+        point, EncodedImage(a, frame), EncodedImage(b, frame, valid), Convention(exclude_padding=False)
+    ).xy_b
     assert masked.tolist() == [[14.5, 8.5]]
     a[:, 0], b[1, 3] = np.nan, np.nan
     near_left = np.array([[0.0, 8.0]])
-    kept = locate(near_left, a, frame, b, frame, Convention(source="align-corners"), valid_b=valid).xy_b
+    kept = locate(
+        near_left, EncodedImage(a, frame), EncodedImage(b, frame, valid), Convention(source="align-corners")
+    ).xy_b
     assert kept.tolist() == [[2.5, 8.5]]
     with pytest.raises(InputError, match="features of padding in map_b are not finite"):
-        locate(point, a, frame, b, frame, Convention(exclude_padding=False))
+        locate(point, EncodedImage(a, frame), EncodedImage(b, frame), Convention(exclude_padding=False))
 
 
 def test_a_window_with_zeros_outside_leaks_where_similarities_are_low() -> None:
@@ -201,8 +208,10 @@ def test_a_window_with_zeros_outside_leaks_where_similarities_are_low() -> None:
     b = np.tile([-1.0, 0], (9, 9, 1))
     b[0, 0] = [0.05, np.sqrt(1 - 0.05**2)]
     point = np.array([[0.0, 0.0]])
-    held = locate(point, a, frame, b, frame, Convention(window=1, source="patch"))
-    leaky = locate(point, a, frame, b, frame, Convention(window=1, source="patch", outside="zero"))
+    held = locate(point, EncodedImage(a, frame), EncodedImage(b, frame), Convention(window=1, source="patch"))
+    leaky = locate(
+        point, EncodedImage(a, frame), EncodedImage(b, frame), Convention(window=1, source="patch", outside="zero")
+    )
     assert held.xy_b[0, 0] < 1e-6
     assert leaky.xy_b[0, 0] > 3  # 77 cells of weight exp(-2.5), about the middle of the grid
 
@@ -210,7 +219,9 @@ def test_a_window_with_zeros_outside_leaks_where_similarities_are_low() -> None:
 def test_points_outside_are_moved_and_said() -> None:
     frame = Frame(8, 8, (2, 2), 4, 4, (1.0, 1.0))
     a = np.eye(4).reshape(2, 2, 4)
-    got = locate(np.array([[-3.0, 1.5], [1.5, 1.5], [7.5, 9.0]]), a, frame, a, frame, Convention())
+    got = locate(
+        np.array([[-3.0, 1.5], [1.5, 1.5], [7.5, 9.0]]), EncodedImage(a, frame), EncodedImage(a, frame), Convention()
+    )
     assert got.moved.tolist() == [True, False, True]
     assert got.xy_b.tolist() == [[1.5, 1.5], [1.5, 1.5], [5.5, 5.5]]
 
@@ -226,48 +237,46 @@ def test_flip_looks_twins_up_in_the_mirror_image() -> None:
     b[0, 0] += 0.01  # so that the two distances differ
     a_far = a + np.array([0, 0.9, 0, 0])
     flip = Convention(flip="nearest")
-    got = locate(points, a_far, frame, b, frame, flip, mirrored_a=mirrored, twins=(1, 0, 2))
+    got = locate(points, EncodedImage(a_far, frame, mirrored=mirrored), EncodedImage(b, frame), flip, twins=(1, 0, 2))
     assert got.choice is not None and got.choice.mirrored
     assert got.xy_b[:, 0].tolist() == [3, 0, 1]
-    alone = locate(points, a_far, frame, b, frame, flip, mirrored_a=mirrored)
+    alone = locate(points, EncodedImage(a_far, frame, mirrored=mirrored), EncodedImage(b, frame), flip)
     assert alone.xy_b[:, 0].tolist() == [0, 3, 1]
-    kept = locate(points, a, frame, a, frame, flip, mirrored_a=(a_far, frame), twins=(1, 0, 2))
+    kept = locate(
+        points, EncodedImage(a, frame, mirrored=(a_far, frame)), EncodedImage(a, frame), flip, twins=(1, 0, 2)
+    )
     assert kept.choice is not None and not kept.choice.mirrored and kept.xy_b[:, 0].tolist() == [0, 3, 1]
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mirrored_a": (np.ones((2, 2, 4)), Frame(8, 8, (2, 2), 4, 4, (1.0, 1.0)))}, "got flip none and one"),
+        ({"a": {"mirrored": (np.ones((2, 2, 4)), SMALL)}}, "got flip none and one"),
         ({"convention": Convention(flip="mutual")}, "got flip mutual and none"),
         ({"points": np.zeros((2, 3))}, r"shape \(K, 2\)"),
         ({"points": np.array([[np.nan, 0]])}, "finite points"),
-        ({"valid_b": np.zeros((2, 2), bool), "convention": Convention(source="patch")}, "no patch of B"),
-        ({"map_b": np.ones((2, 2, 3)), "convention": Convention(source="patch")}, "one length of descriptor"),
-        ({"map_a": np.zeros((2, 2, 4)), "convention": Convention(source="patch")}, "point 1, .* are zero"),
-        ({"map_a": np.zeros((2, 2, 4)), "convention": choose_convention("spair", "hpf")}, "point 1, .* are zero"),
+        ({"b": {"valid": np.zeros((2, 2), bool)}, "convention": Convention(source="patch")}, "no patch of B"),
+        ({"b": {"map": np.ones((2, 2, 3))}, "convention": Convention(source="patch")}, "one length of descriptor"),
+        ({"a": {"map": np.zeros((2, 2, 4))}, "convention": Convention(source="patch")}, "point 1, .* are zero"),
+        ({"a": {"map": np.zeros((2, 2, 4))}, "convention": choose_convention("spair", "hpf")}, "point 1, .* are zero"),
     ],
 )
 def test_what_does_not_fit_is_named(change: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
-    frame = Frame(8, 8, (2, 2), 4, 4, (1.0, 1.0))
-    a = np.eye(4).reshape(2, 2, 4)
-    given = {
-        "points": np.array([[1.0, 2.0]]),
-        "map_a": a,
-        "frame_a": frame,
-        "map_b": a,
-        "frame_b": frame,
-        "convention": Convention(),
-    }
+    image = EncodedImage(np.eye(4).reshape(2, 2, 4), SMALL)
+    given = {"points": np.array([[1.0, 2.0]]), "convention": Convention()} | change
+    for name in "ab":
+        given[name] = dataclasses.replace(image, **given.get(name, {}))
     with pytest.raises(InputError, match=message):
-        locate(**given | change)
+        locate(**given)
 
 
 def test_no_points_are_found_nowhere() -> None:
     frame = Frame(8, 8, (2, 2), 4, 4, (1.0, 1.0))
     a = np.eye(4).reshape(2, 2, 4)
-    assert locate(np.zeros((0, 2)), a, frame, a, frame, Convention(source="patch")).xy_b.shape == (0, 2)
+    assert locate(
+        np.zeros((0, 2)), EncodedImage(a, frame), EncodedImage(a, frame), Convention(source="patch")
+    ).xy_b.shape == (0, 2)
 
 
 @pytest.fixture(scope="module")
@@ -301,12 +310,13 @@ def shifted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[BenchmarkPai
     return out
 
 
+def mirrorable(feature_map: np.ndarray, frame: Frame) -> EncodedImage:
+    return EncodedImage(feature_map, frame, mirrored=(feature_map[:, ::-1].copy(), frame.mirrored()))
+
+
 def report_of(shifted: list[Any], preset: str, **changes: Any) -> Any:
     convention = choose_convention("spair", preset, **changes)
-    records = [
-        score_pair(pair, *maps[0], *maps[1], convention, mirrored_a=(maps[0][0][:, ::-1].copy(), maps[0][1].mirrored()))
-        for pair, maps in shifted
-    ]
+    records = [score_pair(pair, mirrorable(*maps[0]), EncodedImage(*maps[1]), convention) for pair, maps in shifted]
     return pck(records, convention)
 
 
@@ -324,7 +334,7 @@ def test_offsets_are_those_that_the_papers_have(shifted: list[Any]) -> None:
     pair, maps = shifted[0]
     for preset, wanted in (("sd-dino", 0.25), ("geoaware", 0.5), ("probe3d", -0.5)):
         convention = choose_convention("spair", preset, flip="none", window=None, source="bilinear")
-        found = locate(pair.points_a, *maps[0], *maps[1], convention).xy_b
+        found = locate(pair.points_a, EncodedImage(*maps[0]), EncodedImage(*maps[1]), convention).xy_b
         np.testing.assert_allclose(found - pair.points_b, wanted, atol=1e-9)
 
 
@@ -332,7 +342,7 @@ def test_both_directions_are_pooled(shifted: list[Any]) -> None:
     pair, maps = shifted[1]
     other = dataclasses.replace(pair, box_a=(0.0, 0.0, 10.0, 12.0), twins=(1, 0, *range(2, 9)), facts={"scale": 2})
     forth, back, both = (
-        score_pair(other, *maps[0], *maps[1], choose_convention("spair", direction=d))
+        score_pair(other, EncodedImage(*maps[0]), EncodedImage(*maps[1]), choose_convention("spair", direction=d))
         for d in ("a-to-b", "b-to-a", "both")
     )
     assert (len(forth), len(back), len(both)) == (9, 9, 18)
@@ -355,7 +365,7 @@ def test_own_nearest_is_that_of_the_pairs_points() -> None:
         points_b=np.array([[2.0, 0], [1, 0], [5, 0]]),  # the first is found at 0: nearer to the second's place
         box_b=(0.0, 0.0, 10.0, 1.0),
     )
-    record = score_pair(pair, a, frame, b, frame, Convention())
+    record = score_pair(pair, EncodedImage(a, frame), EncodedImage(b, frame), Convention())
     assert record.errors.tolist() == [2, 0, 0]
     assert record.own_nearest.tolist() == [False, True, True]
 
@@ -365,15 +375,13 @@ def test_a_file_of_another_size_is_named() -> None:
     a = np.eye(6)[None]
     pair = BenchmarkPair("p", "c", Path("a.png"), Path("b.png"), np.zeros((1, 2)), np.zeros((1, 2)), size_b=(7, 1))
     with pytest.raises(InputError, match=r"p: b\.png has 6×1 px, expected 7×1 as annotated"):
-        score_pair(pair, a, frame, a, frame, choose_convention("pf-pascal"))
+        score_pair(pair, EncodedImage(a, frame), EncodedImage(a, frame), choose_convention("pf-pascal"))
     with pytest.raises(InputError, match=r"^p: no box of B is known for threshold bbox-target: use image-target"):
-        score_pair(dataclasses.replace(pair, size_b=None), a, frame, a, frame, Convention())
+        score_pair(dataclasses.replace(pair, size_b=None), EncodedImage(a, frame), EncodedImage(a, frame), Convention())
     with pytest.raises(InputError, match=r"^p: .*point 1, .* are zero"):
         score_pair(
             dataclasses.replace(pair, size_b=None),
-            a * 0,
-            frame,
-            a,
-            frame,
+            EncodedImage(a * 0, frame),
+            EncodedImage(a, frame),
             choose_convention("pf-pascal", source="patch"),
         )
