@@ -21,6 +21,8 @@ Prior = Literal["balanced", "estimated"]
 _MOST_STEPS = 200
 #: No offset moves further at once: where assignments are nearly hard the Hessian is nearly zero, and a step overshoots.
 _LONGEST_STEP = 4.0
+#: A step that has been shortened to less than this share of itself is not tried.
+_SHORTEST = 1e-3
 
 
 def pt_map(
@@ -138,7 +140,8 @@ def transport(
     """The softmax over the classes of logits + an offset for each class, so that each class sums to its count.
 
     The offsets are the minimum of the convex f = Σ over the queries of logsumexp(logits + offsets) - Σ counts·offsets. A step of Newton
-    that does not lower f gives way to one of Sinkhorn's, which always does. Each episode stops by itself.
+    that does not lower f is shortened until it does, or gives way to one of Sinkhorn's, which always does and can be very short. Each
+    episode stops by itself.
 
     Args:
         logits: of each query for each class.
@@ -159,7 +162,8 @@ def transport(
     fill = present[:, :, None] * present[:, None, :] * (queries / classes**2)[:, None, None]
     fill += torch.diag_embed(torch.where(present, 1e-12 * queries[:, None], 1.0))
 
-    kept, kept_sums = offsets, counts
+    kept, kept_sums, kept_step = offsets, counts, torch.zeros_like(offsets)
+    length = torch.ones_like(queries)[:, None]
     best = torch.full_like(queries, torch.inf)
     done = queries == 0
     for _ in range(_MOST_STEPS):
@@ -177,9 +181,10 @@ def transport(
         torch.diagonal(hessian, dim1=1, dim2=2).add_(sums)
         step = torch.linalg.solve_ex(hessian, counts - sums).result
         step *= _LONGEST_STEP / step.abs().amax(dim=1, keepdim=True).clamp(min=_LONGEST_STEP)
-        sinkhorn = kept + torch.where(present, (counts / kept_sums).log(), 0.0).clamp(-_LONGEST_STEP, _LONGEST_STEP)
-        moved = torch.where(lower, offsets + step, sinkhorn)
         kept, kept_sums = torch.where(lower, offsets, kept), torch.where(lower, sums, kept_sums)
+        kept_step, length = torch.where(lower, step, kept_step), torch.where(lower, 1.0, length / 4)
+        sinkhorn = torch.where(present, (counts / kept_sums).log(), 0.0).clamp(-_LONGEST_STEP, _LONGEST_STEP)
+        moved = kept + torch.where(length >= _SHORTEST, length * kept_step, sinkhorn)
         best = torch.where(lower[:, 0], value, best)
         offsets = torch.where(done[:, None], offsets, moved)
     return p, offsets

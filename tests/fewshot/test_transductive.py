@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -166,6 +166,7 @@ def test_proportions_of_classes_that_an_episode_lacks_are_left_out() -> None:
     scale=st.sampled_from([0.1, 1.0, 30.0, 1000.0]),
     empty=st.booleans(),
 )
+@example(seed=10, ways=3, queries=10, scale=30.0, empty=True)  # steps of Newton and of Sinkhorn in turn get nowhere
 @settings(deadline=None, max_examples=40)
 def test_transport_meets_rows_and_columns(seed: int, ways: int, queries: int, scale: float, empty: bool) -> None:
     """Also where the kernel is so steep that Sinkhorn's iterations would need millions of rounds."""
