@@ -15,6 +15,7 @@ import mmap
 import pickle
 import pickletools
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -95,10 +96,13 @@ def read_pickle(file: io.BytesIO | mmap.mmap, persistent: Callable[[Any], Any] |
     """
     machine = _Machine(persistent)
     try:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(Any, file))):
-            if count > MAX_OPCODES:
-                raise pickle.UnpicklingError(f"more than {MAX_OPCODES:,} steps")
-            machine.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            # Python 2 wrote any bytes into its strings, and an escape that there is not only warns.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(cast(Any, file))):
+                if count > MAX_OPCODES:
+                    raise pickle.UnpicklingError(f"more than {MAX_OPCODES:,} steps")
+                machine.step(opcode.name, argument)
         return machine.stack.pop(), machine.inert
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError) as error:
         first = str(error).split("\n", maxsplit=1)[0][:120]
