@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +39,22 @@ class EncodingChoice:
     compile: bool = False
     crops: int | None = None
     said: EncodingChoice | None = None  # before `like` filled in what the user left open
+    #: The encoder by what it was loaded from and for; `dataclasses.replace` hands it on.
+    _loaded: dict[tuple[Any, ...], FrozenEncoder | TappedEncoder] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
-    @cached_property
+    @property
     def loaded(self) -> FrozenEncoder | TappedEncoder:
-        """The encoder with the output that is asked for, loaded once."""
+        """The encoder with the output that is asked for, loaded once, whatever the size."""
+        tap = self.layer or "last", self.raw, self.facet
+        key = self.encoder, self.device, self.dtype, self.trust_digest, self.stride, self.compile, *tap
+        if key not in self._loaded:
+            self._loaded.clear()  # two large encoders need not fit into the memory
+            self._loaded[key] = self._load()
+        return self._loaded[key]
+
+    def _load(self) -> FrozenEncoder | TappedEncoder:
         from encoders import load, tapped
 
         name = self.encoder or DEFAULT_ENCODER
@@ -425,7 +436,11 @@ def encoder_json(key: dict[str, Any] | None) -> dict[str, Any] | None:
 
 def encoder_words(key: dict[str, Any] | None) -> str:
     """The encoder for captions."""
-    facts = encoder_json(key)
+    return encoder_facts_words(encoder_json(key))
+
+
+def encoder_facts_words(facts: dict[str, Any] | None) -> str:
+    """The same of the entry `encoder` of a result."""
     if facts is None:
         return "given features"
     rule = facts.get("resize", "keep")

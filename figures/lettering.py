@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ def wrapped(text: str, size: float, width: float) -> list[str]:
             lines[-1] += f" {word}"
             continue
         while text_width(word, size) > width and len(word) > 1:
-            kept = next((k for k in range(len(word) - 1, 1, -1) if text_width(word[:k], size) <= width), 1)
+            kept = max(1, _longest(word, size, width))
             lines.append(word[:kept])
             word = word[kept:]
         lines.append(word)
@@ -50,8 +51,12 @@ def fitting(text: str, size: float, width: float) -> str:
     """As much of a text as fits into so many inches, with … where it is cut."""
     if text_width(text, size) <= width:
         return text
-    kept = next((k for k in range(len(text) - 1, 0, -1) if text_width(text[:k] + "…", size) <= width), 0)
-    return text[:kept] + "…"
+    return text[: _longest(text, size, width, "…")] + "…"
+
+
+def _longest(text: str, size: float, width: float, end: str = "") -> int:
+    """How many letters of a text that is too wide fit, with this end; less than all of them."""
+    return bisect_right(range(1, len(text)), width, key=lambda kept: text_width(text[:kept] + end, size))
 
 
 def cut(text: str, length: int) -> str:

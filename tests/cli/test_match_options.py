@@ -12,6 +12,7 @@ import pytest
 import skimage.data
 from PIL import Image
 
+import encoders
 import fewmatch
 import matching
 from cli.main import run
@@ -103,11 +104,11 @@ def test_fine_maps_are_looked_at_around_coarse_matches(
 ) -> None:
     both = (photos["whole"], photos["part"])
     plain = only(as_json(capsys, *both))
-    fine = only(as_json(capsys, *both, "--fine-size", 256))
+    fine = only(as_json(capsys, *both, "--fine-size", 192))
     assert len(fine["matches"]) > 1.5 * len(plain["matches"])
     assert np.median(errors(fine)) < np.median(errors(plain))
-    pooled = only(as_json(capsys, *both, "--size", 256, "--coarse-to-fine", 2))
-    whole = only(as_json(capsys, *both, "--size", 256))
+    pooled = only(as_json(capsys, *both, "--size", 192, "--coarse-to-fine", 2))
+    whole = only(as_json(capsys, *both, "--size", 192))
     assert pooled["matches"] != whole["matches"]
     assert np.median(errors(pooled)) <= np.median(errors(whole))
     code, _, err = command(capsys, *both, "--fine-size", 128)
@@ -125,7 +126,7 @@ def test_a_foreground_and_masks(photos: dict[str, Path], tmp_path: Path, capsys:
     Image.fromarray(mask).save(tmp_path / "left.png")
     left = only(as_json(capsys, *both, "--mask", tmp_path / "left.png"))["matches"]
     assert left and max(m["xa"] for m in left) < 256 < max(m["xb"] for m in left) + 40 + 60
-    finely = only(as_json(capsys, *both, "--mask", tmp_path / "left.png", "--fine-size", 256))["matches"]
+    finely = only(as_json(capsys, *both, "--mask", tmp_path / "left.png", "--fine-size", 192))["matches"]
     assert finely and max(m["xa"] for m in finely) < 256
     code, _, err = command(capsys, *both, "--mask", tmp_path / "left.png", "--foreground", "pca")
     assert code == 2 and "--mask and --foreground" in err
@@ -194,6 +195,38 @@ def test_points_of_the_first_image(photos: dict[str, Path], tmp_path: Path, caps
         assert code == 2 and words in err, err
 
 
+def test_points_are_looked_for_finely_and_the_encoder_is_loaded_once(
+    photos: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    real = encoders.load
+
+    def counted(name: str, **options: Any) -> Any:
+        loads.append(name)
+        return real(name, **options)
+
+    monkeypatch.setattr(encoders, "load", counted)
+    both = (photos["whole"], photos["part"])
+    (tmp_path / "points.csv").write_text(
+        "x,y\n" + "\n".join(f"{x},{y}" for x in (80, 180, 280) for y in (70, 170, 270))
+    )
+
+    def wrong(*more: object) -> np.ndarray:
+        got = only(as_json(capsys, *both, "--points", tmp_path / "points.csv", "--no-cache", *more))["points"]
+        return np.array([abs(p["xa"] - p["xb"] - 40) + abs(p["ya"] - p["yb"] - 30) for p in got])
+
+    coarse, fine = wrong(), wrong("--fine-size", 192)
+    assert np.median(fine) < np.median(coarse) and loads == ["mini"] * 2
+    pooled, whole = (wrong("--size", 192, *more) for more in (("--coarse-to-fine", 2), ()))
+    assert (pooled != whole).any() and np.median(pooled) <= 2 * np.median(whole)
+    # A mask says where in B points are found, not which points of A may be asked for.
+    mask = np.zeros((400, 512), np.uint8)
+    mask[:, 400:] = 255
+    Image.fromarray(mask).save(tmp_path / "right.png")
+    masked = wrong("--size", 192, "--coarse-to-fine", 2, "--mask", tmp_path / "right.png")
+    assert np.array_equal(masked, pooled)
+
+
 def test_pairs_from_a_list(photos: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = photos["whole"].parent
     table = tmp_path / "pairs.csv"
@@ -246,18 +279,21 @@ def test_every_file(photos: dict[str, Path], tmp_path: Path, capsys: pytest.Capt
 
 
 def test_figures_say_what_is_asked(photos: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    both = (photos["whole"], photos["part"])
+    both = (tmp_path / "strip.png", tmp_path / "other.png")
+    with Image.open(photos["whole"]) as image:
+        for file, left in zip(both, (40, 80), strict=True):
+            image.crop((left, 100, left + 320, 180)).save(file)  # small in a figure
     drawn = {}
     for name, options in {
         "plain": (),
         "score": ("--colour", "score"),
         "pca": ("--colour", "pca"),
         "inliers": ("--colour", "inliers", "--verify", "homography"),
-        "few": ("--lines", 5),
+        "few": ("--lines", 15),  # as many as have numbers by default
         "numbers": ("--numbered",),
     }.items():
         file = tmp_path / f"{name}.png"
-        assert command(capsys, *both, "-o", file, *options)[0] == 0
+        assert command(capsys, *both, "--size", 64, "-o", file, *options)[0] == 0
         drawn[name] = file.read_bytes()
     assert len(set(drawn.values())) == len(drawn)
 
