@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json as json_module
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cli import output
-from cli.data import encoder_json, encoder_words
+from cli.data import encoder_facts_words, encoder_json, encoder_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,12 +112,11 @@ def emit_pck(result: PCKResult) -> None:
         f"{data['categories']:,} {'category' if data['categories'] == 1 else 'categories'}; {encoder_words(result.key)}"
     )
     words = [f"{name.replace('_', ' ')}: {text}" for name, text in data["convention"]["in_words"].items()]
-    choices = ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about["choices"].items())
     lines = [
         f"* the headline, at α = {data['headline']['alpha']:g}; ± is half of a 95 % interval over pairs",
         f"convention: {data['convention']['name']}",
         *words,
-        f"pairs: {choices}",
+        f"pairs: {_pairs_words(about['choices'], data['pairs'])}",
     ]
     if data["dropped"]:
         first = data["dropped"][0]
@@ -130,6 +130,16 @@ def emit_pck(result: PCKResult) -> None:
     if report.convention.flip_rule is not None:
         lines.append(f"sources taken as their mirror image: {data['mirrored']:,}")
     output.emit_table(output.printable(title), columns, rows, "\n".join(map(output.printable, lines)))
+
+
+def _pairs_words(choices: Mapping[str, Any], pairs: int) -> str:
+    """Which pairs they are, with what was drawn at the end."""
+    own = {name: value for name, value in choices.items() if not name.startswith("limit")}
+    words = [f"{name.replace('_', ' ')} {value}" for name, value in own.items()]
+    if "limit_of" in choices:
+        each = "" if "limit" in choices else f", {choices['limit_per_category']} of each category"
+        words.append(f"{pairs:,} of {choices['limit_of']:,}{each}, drawn with seed {choices['limit_seed']}")
+    return ", ".join(words)
 
 
 def _cell(estimate: dict[str, float | None]) -> str:
@@ -167,7 +177,10 @@ def emit_comparison(paths: tuple[Path, Path], out: Path | None, json: bool) -> N
         ]
         columns = [("α", "left"), ("PCK in %", "left")]
         columns += [(name, "right") for name in ("first", "second", "second − first")]
-        lines = [f"{which}: {path}" for which, path in zip(("first", "second"), paths, strict=True)]
+        lines = [
+            f"{which}: {path}: {encoder_facts_words(result.get('encoder'))}"
+            for which, path, result in zip(("first", "second"), paths, (first, second), strict=True)
+        ]
         lines.append("± is half of a 95 % interval of the paired difference, over pairs")
         lines += [f"conventions differ: {name}: {a} and {b}" for name, (a, b) in data["differs"].items()]
         output.emit_table(f"{data['pairs']:,} pairs", columns, rows, "\n".join(map(output.printable, lines)))
@@ -200,7 +213,8 @@ def _draw_examples(path: Path, count: int, benchmark: Benchmark, convention: Con
     with output.progress("drawing") as update:
         pictures = []
         for done, index in enumerate(chosen, start=1):
-            picture = _picture(benchmark.pairs[index], convention, maps)
+            key = "Blue is right, orange wrong; rings are α·T around the true places." if done == 1 else ""
+            picture = _picture(benchmark.pairs[index], convention, maps, key)
             pictures += [] if picture is None else [picture]
             update(done, len(chosen))
     if not pictures:
@@ -212,8 +226,8 @@ def _draw_examples(path: Path, count: int, benchmark: Benchmark, convention: Con
     write_atomically(path, data.getvalue())
 
 
-def _picture(pair: BenchmarkPair, convention: Convention, maps: PairMaps) -> np.ndarray | None:
-    """(h, 1200, 3) uint8 of one pair; None where an image is gone."""
+def _picture(pair: BenchmarkPair, convention: Convention, maps: PairMaps, key: str) -> np.ndarray | None:
+    """(h, 1200, 3) uint8 of one pair, the key at the end of its caption; None where an image is gone."""
     import math
 
     import numpy as np
@@ -250,7 +264,7 @@ def _picture(pair: BenchmarkPair, convention: Convention, maps: PairMaps) -> np.
             located.xy_b[shown],
             points_b[shown],
             radius,
-            output.printable("; ".join([*words, encoder_words(maps.views.maps.key)]) + "."),
+            output.printable(f"{'; '.join([*words, encoder_words(maps.views.maps.key)])}. {key}".strip()),
         )
     )
     canvas: Any = FigureCanvasAgg(figure)

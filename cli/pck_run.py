@@ -139,6 +139,8 @@ def run_pck(
         output.note(f"note: {output.printable(note)}")
     _check_thresholds(benchmark, convention)
     files = list(dict.fromkeys(path for pair in benchmark.pairs for path in (pair.path_a, pair.path_b)))
+    if masks is not None:
+        _check_masks(masks, files)
     with open_maps(files, choice, default_size=lambda encoder: convention.fitted(encoder.patch_size).size) as maps:
         place = {file: index for index, file in enumerate(maps.files)}
         benchmark = _usable(benchmark, place, maps.skipped)
@@ -180,6 +182,16 @@ def _check_thresholds(benchmark: Benchmark, convention: Convention) -> None:
             pair_threshold(pair, convention, "a-to-b")
         if convention.direction != "a-to-b":
             pair_threshold(pair, convention, "b-to-a")
+
+
+def _check_masks(folder: Path, files: Sequence[Path]) -> None:
+    """A mask for every image, before anything is encoded."""
+    from encoders import InputError
+    from matching import find_masks
+
+    if not folder.is_dir():
+        raise InputError(f"expected --mask to be a folder of masks, got {folder}")
+    find_masks([str(folder)], [str(file) for file in files])
 
 
 def _usable(benchmark: Benchmark, place: dict[Path, int], skipped: Sequence[dict[str, Any]]) -> Benchmark:

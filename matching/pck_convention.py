@@ -144,6 +144,8 @@ class Convention:
         check_filters(self.min_score, self.max_ratio, self.exclusion, 0.0 if self.max_cycle is None else self.max_cycle)
         if self.fine_size is not None and self.coarse_to_fine is not None:
             raise InputError("fine_size and coarse_to_fine together: expected one of them")
+        if self.fine_size is not None and self.size is not None and self.fine_size <= self.size:
+            raise InputError(f"expected a fine size above the size, which is {self.size}, got {self.fine_size}")
         if self.coarse_to_fine is not None and self.coarse_to_fine < 2:
             raise InputError(f"expected coarse_to_fine of 2 patches or more, got {self.coarse_to_fine}")
         if not self.exact_places and (self.fine_size is not None or self.coarse_to_fine is not None or self.filters):

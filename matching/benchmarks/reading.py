@@ -77,7 +77,7 @@ def read_benchmark(
         if name not in takes:
             kinds = [other for other, (_, _, others) in _READERS.items() if name in others]
             raise InputError(
-                f"{kind} has no option {name}: only {', '.join(kinds)} {'have' if kinds[1:] else 'has'} it"
+                f"{kind} has no option {name.replace('_', ' ')}: only {', '.join(kinds)} {'have' if kinds[1:] else 'has'} it"
             )
     if "seed" in options and "points" in takes and "points" not in options:
         raise InputError(f"nothing of {kind} is drawn with a seed: give points as well, or leave out seed")

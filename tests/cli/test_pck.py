@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from collections.abc import Sequence
@@ -14,10 +15,12 @@ import pytest
 from benchmark_folders import a_pair
 from PIL import Image
 
+import cli.pck
 import matching.pck_scoring
 from cli.main import run
 from cli.pck import pck as pck_command
-from matching.benchmarks.reading import BENCHMARKS
+from matching.benchmarks.hpatches import LARGE
+from matching.benchmarks.reading import BENCHMARKS, read_benchmark
 from matching.pck_convention import AVERAGES, DIRECTIONS, FLIPS, OUTSIDES, SOURCE_RULES, TARGET_RULES, THRESHOLDS
 from matching.pck_presets import PRESETS
 
@@ -149,7 +152,11 @@ def test_every_option_changes_the_convention_or_the_pairs(spair: Path, capsys: p
             ("--window", 1, "--temperature", 0.1, "--outside", "zero"),
             {"window": 1, "temperature": 0.1, "outside": "zero"},
         ),
+        (("--refine", "soft-argmax"), {"window": 1}),
         (("--flip", "nearest"), {"flip": "nearest"}),
+        (("--min-score", 0.5), {"min_score": 0.5}),
+        (("--max-ratio", 0.9, "--exclusion", 1), {"max_ratio": 0.9, "exclusion": 1.0}),
+        (("--max-cycle", 1), {"max_cycle": 1.0}),
         (("--resize", "pad"), {"resize": "pad"}),
         (("--layer", "0"), {"layer": "0"}),
         (("--raw",), {"raw": True}),
@@ -159,6 +166,8 @@ def test_every_option_changes_the_convention_or_the_pairs(spair: Path, capsys: p
         got = convention(*more)
         changed = {name: got[name] for name in got if name != "in_words" and got[name] != plain[name]}
         assert changed == wanted, more
+    bare = convention("--preset", "geoaware", "--refine", "none", "--flip", "none")
+    assert (bare["window"], bare["flip"]) == (None, "none") and convention("--preset", "geoaware")["window"] == 5
     sized = as_json(command(capsys, "pck", spair, "--kind", "spair", *MINI, "--size", 64, "--json"))
     assert sized["convention"]["size"] == sized["encoder"]["size"] == 64
     preset = convention("--preset", "sd-dino", "--no-raw", "--inclusive", "--no-padding")
@@ -174,6 +183,97 @@ def test_every_option_changes_the_convention_or_the_pairs(spair: Path, capsys: p
     assert len(both) == 2 and names("--layout", "small") == both[1:]
     drawn = {tuple(names("--limit", 1, "--seed", seed)) for seed in range(6)}
     assert drawn == {(name,) for name in both} and len(names("--limit-per-category", 1)) == 1
+
+
+def test_what_finds_points_otherwise_finds_them_elsewhere(
+    spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Records hold how far off each point was found: every option that moves points moves some of these, and masks hold them in."""
+
+    def found(*more: object) -> tuple[dict[str, Any], list[Any]]:
+        records = tmp_path / f"{len(list(tmp_path.iterdir()))}.jsonl"
+        base = ("pck", spair, "--kind", "spair", *MINI, "--size", 64, "--json", "--records", records)
+        convention = as_json(command(capsys, *base, *more))["convention"]
+        return convention, [json.loads(line)["errors"] for line in records.read_text().splitlines()[1:]]
+
+    masks = tmp_path / "masks"
+    masks.mkdir()
+    left = np.zeros((40, 48), np.uint8)
+    left[:, :16] = 255
+    for name in "abcd":
+        Image.fromarray(left).save(masks / f"{name}.png")
+    _, plain = found()
+    for more, wanted in (
+        (("--foreground", "pca"), {"where": "pca"}),
+        (("--foreground", "cls"), {"where": "cls"}),
+        (("--fine-size", 128), {"fine_size": 128}),
+        (("--coarse-to-fine", 2), {"coarse_to_fine": 2}),
+        (("--refine", "soft-argmax", "--window", 2, "--temperature", 0.5), {"window": 2, "temperature": 0.5}),
+    ):
+        convention, moved = found(*more)
+        assert moved != plain and convention | wanted == convention, more
+    assert found("--min-score", 0.999)[1] == plain  # left out, not moved
+    convention, within = found("--mask", masks)
+    assert convention["where"] == "masks"
+    rights = [pair.points_b[:, 0] for pair in read_benchmark(spair, "spair").pairs]
+    for errors, x in zip(within, rights, strict=True):
+        assert (np.array(errors) >= x - 16).all()  # nothing is found right of the mask
+    Image.fromarray(left * 0).save(masks / "b.png")
+    code, _, err = command(capsys, "pck", spair, "--kind", "spair", *MINI, "--mask", masks)
+    assert code == 0 and "1 of 4 images take part whole" in err and "b.jpg" in err
+
+
+def test_points_kept_are_counted_in_the_table(spair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ("pck", spair, "--kind", "spair", *MINI, "--max-cycle", 0)
+    got = as_json(command(capsys, *base, "--json"))["kept"]
+    code, out, _ = command(capsys, *base)
+    words = f"points kept by the filters: {got['points']} of 10 ({100 * got['share']:.1f} %)"
+    assert code == 0 and words in out and "of points kept, per image" in out and 0 < got["points"] < 10
+    assert "of points kept" not in command(capsys, *base, "--min-score", 1)[1]
+
+
+def test_benchmarks_take_their_own_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def result(kind: str, folder: Path, *more: object) -> Any:
+        return as_json(command(capsys, "pck", folder, "--kind", kind, *MINI, *more, "--json"))
+
+    tss = write("tss", tmp_path / "tss")
+    assert set(result("tss", tss, "--step", 8)["per_pair"]["n"]) == {5 * 6}
+    hpatches = write("hpatches", tmp_path / "hpatches")
+    made.write_hpatches(hpatches, "v_wall", [noise(n) for n in range(6)], [np.eye(3)] * 5)
+    hidden = next(iter(LARGE))
+    made.write_hpatches(hpatches, hidden, [noise(n) for n in range(6)], [np.eye(3)] * 5)
+    usual, every = (result("hpatches", hpatches, "--points", 2, *more) for more in ((), ("--all-sequences",)))
+    assert usual["pairs"] == 10 and every["pairs"] == 15
+    sketches = write("psc6k", tmp_path / "psc6k")
+    (tmp_path / "pictures").mkdir()
+    for path in list(sketches.iterdir()):
+        if path.is_dir():
+            path.rename(tmp_path / "pictures" / path.name)
+    moved = result("psc6k", sketches, "--images", tmp_path / "pictures")
+    assert moved["pairs"] == 4
+
+
+def test_encoding_options_reach_the_encoder(
+    spair: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same as in every command; what they do is tested there."""
+    given: list[Any] = []
+    real = cli.pck.run_pck
+
+    def seen(chosen: Any, convention: Any, choice: Any, *more: Any) -> Any:
+        given.append(choice)
+        return real(chosen, convention, dataclasses.replace(choice, compile=False), *more)
+
+    monkeypatch.setattr(cli.pck, "run_pck", seen)
+    base = ("pck", spair, "--kind", "spair", *MINI, "--json")
+    plain = as_json(command(capsys, *base))
+    fast = as_json(command(capsys, *base, "--fast-decode", "--compile", "--trust-digest", "--no-cache"))
+    assert fast["encoder"]["fast_decode"] is True and "fast_decode" not in plain["encoder"]
+    names = ("fast_decode", "compile", "trust_digest", "cache")
+    assert [[getattr(choice, name) for name in names] for choice in given] == [
+        [False, False, False, True],
+        [True, True, True, False],
+    ]
 
 
 def test_a_run_goes_on_and_other_alphas_score_nothing(
@@ -227,6 +327,7 @@ def test_files_table_picture_and_comparison(spair: Path, tmp_path: Path, capsys:
     assert got["pck"]["0.1"]["image"]["difference"] == pytest.approx(second - first)
     code, out, _ = command(capsys, "pck", "--compare", a, b)
     assert code == 0 and "second − first" in out and "conventions differ: source: bilinear and patch" in out
+    assert f"first: {a}: mini at 32 px, float32" in out
 
 
 def test_an_image_that_cannot_be_used_drops_its_pairs(spair: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -244,11 +345,18 @@ def test_an_image_that_cannot_be_used_drops_its_pairs(spair: Path, capsys: pytes
         (("{}", "--kind", "tss"), "{}"),
         (("{}", "--kind", "spair", "--step", 2), "no option step"),
         (("{}", "--kind", "spair", "--images", "x"), "no option images"),
-        (("{}", "--kind", "spair", "--all-sequences"), "no option all_sequences"),
+        (("{}", "--kind", "spair", "--all-sequences"), "no option all sequences"),
         (("{}", "--kind", "spair", "--split", "half"), "no split half"),
         (("{}", "--kind", "spair", "--seed", 1), "--seed draws nothing"),
         (("{}", "--kind", "spair", "--limit", 1, "--limit-per-category", 1), "expected one of them"),
         (("{}", "--kind", "spair", "--limit", 0), "limit of 1 or more"),
+        (("{}", "--kind", "spair", "--refine", "none", "--window", 2), "--refine none"),
+        (("{}", "--kind", "spair", "--exclusion", 2), "--max-ratio"),
+        (("{}", "--kind", "spair", "--mask", "x", "--foreground", "pca"), "expected one of them"),
+        (("{}", "--kind", "spair", "--mask", "x"), "--mask to be a folder"),
+        (("{}", "--kind", "spair", "--mask", "{}"), "no mask for"),
+        (("{}", "--kind", "spair", "--fine-size", 32), "fine size above the size, which is 32"),
+        (("{}", "--kind", "spair", "--preset", "sd-dino", "--max-cycle", 0), "exact places alone"),
         (("{}", "--kind", "spair", "--temperature", 0.1), "--refine"),
         (("{}", "--kind", "spair", "--outside", "zero"), "--refine"),
         (("{}", "--kind", "spair", "--offset", 0.5, 0), "--target offset"),
@@ -269,5 +377,7 @@ def test_errors_are_one_line(
     spelt = [str(argument).replace("{}", str(spair)) for argument in arguments]
     more = () if "--compare" in spelt else MINI
     code, out, err = command(capsys, "pck", *spelt, *more)
-    assert code == 2 and not out and err.startswith("fewmatch: error: ") and err.count("\n") == 1
+    *notes, error = err.splitlines()
+    assert code == 2 and not out and error.startswith("fewmatch: error: ")
+    assert all(note.startswith("note: ") for note in notes)  # what was found out of the benchmark before
     assert message.replace("{}", str(spair)) in err

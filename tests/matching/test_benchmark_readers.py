@@ -558,7 +558,9 @@ def test_kinds_and_their_options(tmp_path: Path) -> None:
     takes["hpatches"] = [*takes["tss"], "all_sequences"]
     for kind, name in itertools.product(BENCHMARKS, options):
         if name not in takes.get(kind, []):
-            with pytest.raises(InputError, match=f"{kind} has no option {name}: only .+ (has|have) it"):
+            with pytest.raises(
+                InputError, match=f"{kind} has no option {name.replace('_', ' ')}: only .+ (has|have) it"
+            ):
                 read_benchmark(tmp_path, kind, **{name: options[name]})  # type: ignore[arg-type]
     for kind in ("tss", "hpatches"):
         with pytest.raises(InputError, match=f"nothing of {kind} is drawn with a seed"):

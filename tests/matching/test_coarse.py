@@ -19,7 +19,8 @@ from PIL import Image
 from encoders import Frame, InputError, encode_images
 from encoders.frame import RESIZE_RULES
 from matching import Matches, match
-from matching.coarse import coarse_to_fine, pooled
+from matching.coarse import coarse_to_fine, finer_points, pooled
+from matching.transfer import transfer_points
 
 Map = tuple[np.ndarray, Frame]
 PROPERTY = settings(deadline=None, database=None, max_examples=25)
@@ -156,6 +157,26 @@ def test_mirrored_matches_stay_mirrored_and_their_frames_say_where_they_are() ->
     got = coarse_to_fine(dataclasses.replace(matches, mirrored=True), *frames, *fine[0], *fine[1])
     assert got.mirrored and not straight.mirrored and listed(got) == listed(straight)
     assert np.array_equal(got.xy_b, straight.xy_b)
+
+
+def test_finer_points_are_looked_for_within_coarse_patches_of_where_they_were_found() -> None:
+    frames, fine = random_maps(4, (4, 5), (11, 13))
+    rng = np.random.default_rng(1)
+    points, found = rng.uniform(0, [119, 89], (2, 20, 2))
+    for radius in (0.5, 1.0):
+        got = finer_points(points, found, frames[1], *fine[0], *fine[1], radius=radius, exclusion=1.0)
+        wanted = transfer_points(
+            points, *fine[0], *fine[1], near=found, reach=(radius * 120 / 5, radius * 90 / 4), exclusion=1.0
+        )
+        for name in ("xy_b", "score", "cycle", "ratio"):
+            assert np.array_equal(getattr(got, name), getattr(wanted, name))
+        assert (np.abs(got.xy_b - found) <= radius * np.array([24, 22.5]) + 1e-9).all()
+    everywhere = finer_points(points, found, frames[1], *fine[0], *fine[1], radius=100.0, refine="soft-argmax")
+    assert np.array_equal(everywhere.xy_b, transfer_points(points, *fine[0], *fine[1], refine="soft-argmax").xy_b)
+    with pytest.raises(InputError, match="radius above 0, got 0"):
+        finer_points(points, found, frames[1], *fine[0], *fine[1], radius=0.0)
+    with pytest.raises(InputError, match="coarse_frame_b of the image of 120×90 px, got one of 121×90 px"):
+        finer_points(points, found, frame_of((121, 90), (4, 5)), *fine[0], *fine[1])
 
 
 def test_no_coarse_match_gives_none() -> None:

@@ -220,6 +220,27 @@ def test_json_says_everything() -> None:
     assert untold["geometry_aware"] is None and untold["benchmark"] is None
 
 
+def test_points_that_filters_leave_out_are_wrong_and_those_that_they_keep_are_counted_apart() -> None:
+    kept = [[True], [False, True, True], [False, False], [True, False]]
+    twins = RECORDS[1].twins
+    records = [dataclasses.replace(r, kept=np.array(k)) for r, k in zip(RECORDS, kept, strict=True)]
+    report = pck(records, dataclasses.replace(AT, max_cycle=1.0))
+    whole = pck(RECORDS, AT)
+    # a2's first point and b1's second were right.
+    assert whole.right.tolist() == [[1, 1], [0, 1], [0, 0], [1, 2]]
+    assert report.right.tolist() == [[1, 1], [0, 0], [0, 0], [1, 1]]
+    assert report.n.tolist() == whole.n.tolist() and report.own_right.tolist() == [[0, 0], [0, 0], [0, 0], [1, 1]]
+    assert twins is not None and report.twin_right is not None and report.twin_right.sum() == 0
+    got = report.to_json()
+    assert got["per_pair"]["kept"] == [1, 2, 0, 1] and got["kept"]["points"] == 4 and got["kept"]["pairs"] == 3
+    close(got["kept"]["share"], 4 / 8)
+    close(got["kept"]["pck"]["0.1"]["image"]["pck"], (1 + 0 + 1) / 3)
+    close(got["kept"]["pck"]["0.1"]["point"]["pck"], 2 / 4)
+    assert whole.to_json()["kept"] is None and "kept" not in whole.to_json()["per_pair"]
+    none = [dataclasses.replace(r, kept=np.zeros(len(r), bool)) for r in RECORDS]
+    assert pck(none, dataclasses.replace(AT, min_score=1.0)).to_json()["kept"]["pck"] is None
+
+
 def test_facts_of_many_values_split_nothing() -> None:
     many = [record(f"p{k}", "c", [1], facts={"id": k, "side": k % 2}) for k in range(13)]
     assert set(pck(many, AT).to_json()["by_fact"]) == {"side"}
@@ -336,6 +357,14 @@ def test_other_results_are_refused(path: str, value: Any, message: str) -> None:
         compare_pck({}, second)
 
 
+#: Rules of papers, which have nothing to do with looking twice and with filters.
+INEXACT: tuple[dict[str, Any], ...] = (
+    {"source": "pixel"},
+    {"target": "offset"},
+    {"source": "covering", "target": "displacement"},
+)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -355,6 +384,16 @@ def test_other_results_are_refused(path: str, value: Any, message: str) -> None:
         ({"window": 1, "target": "pixel"}, "does not go with target pixel"),
         ({"source": "covering"}, "belong together, got covering and centre"),
         ({"target": "displacement"}, "belong together"),
+        ({"where": "background"}, "expected where to be one of everywhere"),
+        ({"fine_size": 64, "coarse_to_fine": 2}, "fine_size and coarse_to_fine together"),
+        ({"fine_size": 64, "size": 64}, "fine size above the size, which is 64, got 64"),
+        ({"coarse_to_fine": 1}, "coarse_to_fine of 2 patches or more, got 1"),
+        ({"max_ratio": 1.5}, "max_ratio from 0 to 1, got 1.5"),
+        ({"max_cycle": -1.0}, "max_cycle of 0 patches or more"),
+        *(({"fine_size": 64, **rule}, "go with exact places alone") for rule in INEXACT),
+        ({"coarse_to_fine": 2, "source": "patch"}, "go with exact places alone"),
+        ({"min_score": 0.5, "exclude_padding": False}, "go with exact places alone"),
+        ({"max_cycle": 0.0, "window": 2, "outside": "zero"}, "go with exact places alone"),
     ],
 )
 def test_conventions_that_cannot_be_are_refused(
@@ -409,6 +448,12 @@ def test_sizes_fit_the_patch() -> None:
         {"exclude_padding": False},
         {"window": 3},
         {"flip": "mutual"},
+        *({"where": where} for where in ("pca", "cls", "masks")),
+        {"fine_size": 512},
+        {"coarse_to_fine": 3},
+        {"min_score": 0.5},
+        {"max_ratio": 0.9},
+        {"max_cycle": 0.0},
     ],
 )
 def test_whatever_moves_a_point_is_in_the_key_and_in_the_words(change: dict[str, Any]) -> None:
@@ -435,6 +480,9 @@ def test_counting_is_in_the_words_and_not_in_the_key() -> None:
     ):
         other = Benchmark("spair", "test", [dataclasses.replace(PAIR, **change)])  # type: ignore[arg-type]
         assert benchmark_digest(other) != benchmark_digest(benchmark)
+    masks = [None, np.eye(3, dtype=bool)]
+    keys = {run_key(Convention(where="masks"), {}, benchmark, some) for some in (masks, masks[::-1], [None, ~masks[1]])}  # type: ignore[operator, list-item]
+    assert len(keys) == 3 and run_key(Convention(where="masks"), {}, benchmark, masks) in keys
     moved = Benchmark("spair", "test", [dataclasses.replace(PAIR, path_a=Path("elsewhere/a.jpg"))])
     assert benchmark_digest(moved) == benchmark_digest(benchmark)
 

@@ -16,6 +16,7 @@ from PIL import Image
 
 from encoders import Frame, InputError, encode_images
 from matching.benchmarks.pair import BenchmarkPair
+from matching.coarse import finer_points, pooled
 from matching.pck_convention import Convention
 from matching.pck_places import EncodedImage, locate
 from matching.pck_presets import PRESETS, choose_convention
@@ -248,9 +249,82 @@ def test_flip_looks_twins_up_in_the_mirror_image() -> None:
     assert kept.choice is not None and not kept.choice.mirrored and kept.xy_b[:, 0].tolist() == [0, 3, 1]
 
 
+def random_images(seed: int, grid: tuple[int, int] = (6, 7)) -> list[EncodedImage]:
+    rng = np.random.default_rng(seed)
+    fine = (2 * grid[0] + 1, 2 * grid[1])
+    images = []
+    for _ in range(2):
+        (h, w), (fh, fw) = grid, fine
+        coarse_map, fine_map = rng.standard_normal((h, w, 5)), rng.standard_normal((fh, fw, 5))
+        images.append(
+            EncodedImage(
+                coarse_map,
+                Frame(70, 60, grid, 8, 8, (8 * w / 70, 8 * h / 60)),
+                fine=EncodedImage(fine_map, Frame(70, 60, fine, 8, 8, (8 * fw / 70, 8 * fh / 60))),
+            )
+        )
+    return images
+
+
+def test_two_steps_are_those_of_finer_points() -> None:
+    a, b = random_images(0)
+    points = np.random.default_rng(1).uniform(0, [69, 59], (15, 2))
+    assert a.fine is not None and b.fine is not None
+    first = transfer_points(points, a.map, a.frame, b.map, b.frame)
+    wanted = finer_points(points, first.xy_b, b.frame, a.fine.map, a.fine.frame, b.fine.map, b.fine.frame)
+    assert np.array_equal(locate(points, a, b, Convention(fine_size=104)).xy_b, wanted.xy_b)
+
+    a, b = (dataclasses.replace(image, fine=None) for image in (a, b))
+    valid = np.random.default_rng(2).random(b.frame.grid) < 0.7
+    masked = dataclasses.replace(b, valid=valid)
+    (pa, fa), (pb, fb) = pooled(a.map, a.frame, 2), pooled(b.map, b.frame, 2, valid=valid)
+    # The seventh column is in no pooled patch: a point there is looked up at the border of the others.
+    coarse = transfer_points(np.minimum(points, [59.5, 59.5]), pa, fa, pb, fb)
+    wanted = finer_points(points, coarse.xy_b, fb, a.map, a.frame, b.map, b.frame, valid_b=valid)
+    got = locate(points, a, masked, Convention(coarse_to_fine=2))
+    assert np.array_equal(got.xy_b, wanted.xy_b) and not got.moved.any()
+    assert (got.xy_b != locate(points, a, masked, Convention()).xy_b).any()
+
+
+def test_a_mirrored_source_is_looked_up_finely_in_its_mirror_image() -> None:
+    a, b = random_images(3)
+    assert a.fine is not None and b.fine is not None
+    points = np.random.default_rng(1).uniform(0, [69, 59], (9, 2))
+    # A's mirror image, columns brought back, is B itself at both sizes: so every point of A is found where it is.
+    turned = dataclasses.replace(
+        a, mirrored=(b.map, b.frame), fine=dataclasses.replace(a.fine, mirrored=(b.fine.map, b.fine.frame))
+    )
+    got = locate(points, turned, b, Convention(flip="nearest", fine_size=104))
+    assert got.choice is not None and got.choice.mirrored
+    straight = locate(points, dataclasses.replace(b), b, Convention(fine_size=104))
+    assert np.array_equal(got.xy_b, straight.xy_b)
+    lost = dataclasses.replace(turned, fine=a.fine)
+    with pytest.raises(InputError, match="A's mirror image at the fine size"):
+        locate(points, lost, b, Convention(flip="nearest", fine_size=104))
+
+
+def test_filters_keep_the_points_that_they_should() -> None:
+    a, b = (dataclasses.replace(image, fine=None) for image in random_images(5))
+    points = np.random.default_rng(1).uniform(0, [69, 59], (60, 2))
+    found = transfer_points(points, a.map, a.frame, b.map, b.frame, exclusion=1.5)
+    assert found.ratio is not None
+    for change, wanted in (
+        ({"min_score": 0.85}, found.score >= 0.85),
+        ({"max_ratio": 0.6, "exclusion": 1.5}, found.ratio <= 0.6),
+        ({"max_cycle": 0.0}, found.returned == 0),
+        ({"max_cycle": 1.0, "min_score": 0.8}, (found.returned <= 1) & (found.score >= 0.8)),
+    ):
+        got = locate(points, a, b, Convention(**change))  # type: ignore[arg-type]
+        assert got.kept.tolist() == wanted.tolist() and 0 < wanted.sum() < 60
+        assert np.array_equal(got.xy_b, found.xy_b)
+    assert locate(points, a, b, Convention()).kept.all()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"convention": Convention(fine_size=16)}, "expected fine maps of both images with a fine size"),
+        ({"b": {"fine": EncodedImage(np.ones((2, 2, 4)), SMALL)}}, "fine maps of both images with a fine size"),
         ({"a": {"mirrored": (np.ones((2, 2, 4)), SMALL)}}, "got flip none and one"),
         ({"convention": Convention(flip="mutual")}, "got flip mutual and none"),
         ({"points": np.zeros((2, 3))}, r"shape \(K, 2\)"),

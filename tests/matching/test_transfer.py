@@ -109,6 +109,47 @@ def test_it_is_the_definition(
         assert [tuple(p) for p in got.patch_a.tolist()] == nearest
 
 
+@PROPERTY
+@given(
+    st.integers(2, 6),
+    st.integers(2, 6),
+    st.sampled_from(FRAMES),
+    st.sampled_from([0.0, 1.0, 2.5]),
+    st.integers(0, 2**32),
+)
+def test_doubt_and_windows_are_their_definitions(
+    h: int, w: int, make: Callable[..., Frame], exclusion: float, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    frame_a, frame_b = plain(w, h), make(h, w)
+    a, b = rng.standard_normal((*frame_a.grid, 4)), rng.standard_normal((*frame_b.grid, 4))
+    valid = rng.random(frame_b.grid) < 0.7
+    places = [q for q in np.ndindex(frame_b.grid) if frame_b.real[q] and valid[q]]
+    if not places:
+        return
+    points = rng.uniform(0, [frame_a.width - 1, frame_a.height - 1], (9, 2))
+    near = rng.uniform(0, [frame_b.width, frame_b.height], (9, 2))
+    reach = tuple(rng.uniform(2, 14, 2))
+    free = transfer_points(points, a, frame_a, b, frame_b, valid_b=valid, exclusion=exclusion)
+    held = transfer_points(points, a, frame_a, b, frame_b, valid_b=valid, exclusion=exclusion, near=near, reach=reach)
+    assert free.ratio is not None and held.ratio is not None and (free.ratio <= 1).all()
+    for k, (*_, query) in enumerate(naive(points, a, frame_a, b, frame_b, valid)):
+        cosine = {q: float(query @ unit(b[q])) for q in places}
+        gap = {q: np.abs(np.array(frame_b.to_pixels(*q)) - near[k]) for q in places}
+        inside = [q for q in places if (gap[q] <= np.array(reach)).all()] or places
+        for got, among in ((free, places), (held, inside)):
+            assert got.ratio is not None
+            best = max(among, key=lambda q: cosine[q])
+            assert tuple(got.patch_b[k].tolist()) == best
+            assert got.score[k] == pytest.approx(cosine[best], abs=1e-9)
+            step = frame_b.stride / frame_b.patch
+            far = [v for q, v in cosine.items() if np.hypot(q[0] - best[0], q[1] - best[1]) * step > exclusion + 1e-9]
+            wanted = (1 - cosine[best]) / (1 - max(far)) if far else 0
+            assert got.ratio[k] == pytest.approx(wanted, abs=1e-6)
+            home = max(np.ndindex(frame_a.grid), key=lambda p: float(unit(b[best]) @ unit(a[p])))
+            assert got.returned[k] == pytest.approx(np.hypot(*(np.array(home) - got.patch_a[k])))
+
+
 def test_soft_argmax_is_that_of_refine() -> None:
     """A point on the centre of a patch ends where the match of that patch is refined to."""
     rng = np.random.default_rng(0)
@@ -258,6 +299,12 @@ def test_points_that_were_cut_off_are_refused() -> None:
 
 
 def test_maps_that_do_not_serve_are_refused(unchecked: None) -> None:
+    x = np.ones((2, 2, 3))
+    with pytest.raises(InputError, match="exclusion of 0 patches or more, got -1"):
+        transfer_points([[0, 0]], x, plain(2, 2), x, plain(2, 2), exclusion=-1.0)
+    for near in (np.zeros((2, 2)), np.array([[np.nan, 0]])):
+        with pytest.raises(InputError, match="finite place near which to look for each of 1 points"):
+            transfer_points([[0, 0]], x, plain(2, 2), x, plain(2, 2), near=near)
     x = np.ones((3, 4, 5))
     frame = plain(3, 4)
     with pytest.raises(InputError, match="no patch of B may be matched"):
