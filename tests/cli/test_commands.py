@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,20 +31,32 @@ def draw(path: Path, colour: tuple[int, int, int], seed: int, size: tuple[int, i
     return path
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three classes of seven noisy plain-coloured images."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of seven noisy plain-coloured images; to be read only, so that they are encoded once."""
+    path = tmp_path_factory.mktemp("commands") / "set"
     for name, colour in COLOURS.items():
         for i in range(7):
-            draw(tmp_path / "set" / name / f"{name}-{i}.png", colour, seed=i)
-    return tmp_path / "set"
+            draw(path / name / f"{name}-{i}.png", colour, seed=i)
+    return path
+
+
+@pytest.fixture(scope="module")
+def queries(folder: Path) -> Path:
+    for i, colour in enumerate(COLOURS.values()):
+        draw(folder.parent / "new" / f"{i}.png", colour, seed=100 + i)
+    return folder.parent / "new"
 
 
 @pytest.fixture
-def queries(tmp_path: Path) -> Path:
-    for i, colour in enumerate(COLOURS.values()):
-        draw(tmp_path / "new" / f"{i}.png", colour, seed=100 + i)
-    return tmp_path / "new"
+def own_folder(folder: Path, tmp_path: Path) -> Path:
+    """The same to be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "set"))
+
+
+@pytest.fixture
+def own_queries(queries: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(queries, tmp_path / "new"))
 
 
 Result = tuple[int, str, str]
@@ -196,18 +209,18 @@ def test_missing_weights_exit_4_with_instructions_at_once(folder: Path, capsys: 
         assert "https://dl.fbaipublicfiles.com/dinov2/" in err and "`-e mini` works now" in err and "curl" in err
 
 
-def test_skipped_images_are_listed_and_exit_3(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "red" / "broken.png").write_bytes(b"nothing")
-    draw(folder / "stray.png", (0, 0, 0), 0)
+def test_skipped_images_are_listed_and_exit_3(own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (own_folder / "red" / "broken.png").write_bytes(b"nothing")
+    draw(own_folder / "stray.png", (0, 0, 0), 0)
     result = fewmatch(
-        capsys, "episodes", folder, *MINI, "--ways", 3, "--shots", 1, "--queries", 2, "--episodes", 5, "--json"
+        capsys, "episodes", own_folder, *MINI, "--ways", 3, "--shots", 1, "--queries", 2, "--episodes", 5, "--json"
     )
     got = as_json(result, code=3)
     assert got["dataset"]["images"] == 21
     reasons = {entry["path"]: entry["reason"] for entry in got["skipped"]}
     assert reasons["red/broken.png"].startswith("not-an-image") and reasons["stray.png"].startswith("no-label")
     code, _, err = fewmatch(
-        capsys, "episodes", folder, *MINI, "--ways", 3, "--shots", 1, "--queries", 2, "--episodes", 5
+        capsys, "episodes", own_folder, *MINI, "--ways", 3, "--shots", 1, "--queries", 2, "--episodes", 5
     )
     assert code == 3 and "skipped red/broken.png: not-an-image" in err and "skipped stray.png: no-label" in err
 
@@ -227,10 +240,10 @@ def _count_forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_the_second_run_has_no_forward_pass_unless_told(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    own_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = _count_forward_passes(monkeypatch)
-    command = ("episodes", folder, *MINI, "--ways", 3, "--shots", 1, "--queries", 2, "--episodes", 5)
+    command = ("episodes", own_folder, *MINI, "--ways", 3, "--shots", 1, "--queries", 2, "--episodes", 5)
     for extra, wanted in (((), 21), ((), 0), (("--no-cache",), 21), (("--no-cache",), 21), ((), 0)):
         calls.clear()
         assert fewmatch(capsys, *command, *extra)[0] == 0
@@ -294,12 +307,12 @@ def test_encode_in_parts(folder: Path, tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_encode_strict_stops_with_exit_1_and_the_path(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (folder / "red" / "broken.png").write_bytes(b"nothing")
-    code, _, err = fewmatch(capsys, "encode", folder, "-o", tmp_path / "store", *MINI, "--strict")
-    assert code == 1 and "not-an-image" in err and str(folder / "red" / "broken.png") in err
-    code, _, err = fewmatch(capsys, "encode", folder, "-o", tmp_path / "store", *MINI)
+    (own_folder / "red" / "broken.png").write_bytes(b"nothing")
+    code, _, err = fewmatch(capsys, "encode", own_folder, "-o", tmp_path / "store", *MINI, "--strict")
+    assert code == 1 and "not-an-image" in err and str(own_folder / "red" / "broken.png") in err
+    code, _, err = fewmatch(capsys, "encode", own_folder, "-o", tmp_path / "store", *MINI)
     assert code == 3 and "skipped red/broken.png: not-an-image" in err
 
 
@@ -397,16 +410,18 @@ def test_every_option_of_classify_changes_what_it_should(
 
 
 def test_classify_skips_and_says_so(
-    folder: Path, queries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_folder: Path, own_queries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (queries / "1b.png").write_bytes(b"nothing")
-    (folder / "red" / "empty.png").touch()
-    got = as_json(fewmatch(capsys, "classify", "--support", folder, "--query", queries, *MINI, "--json"), code=3)
+    (own_queries / "1b.png").write_bytes(b"nothing")
+    (own_folder / "red" / "empty.png").touch()
+    got = as_json(
+        fewmatch(capsys, "classify", "--support", own_folder, "--query", own_queries, *MINI, "--json"), code=3
+    )
     assert got["support"]["skipped"] == [{"path": "red/empty.png", "reason": "empty: the file has no content"}]
     assert [r["path"] for r in got["results"]] == ["0.png", "1.png", "2.png"]
     assert [s["path"] for s in got["skipped"]] == ["1b.png"] and got["skipped"][0]["reason"].startswith("not-an-image")
     code, _, _ = fewmatch(
-        capsys, "classify", "--support", folder, "--query", queries, *MINI, "--out", tmp_path / "r.csv"
+        capsys, "classify", "--support", own_folder, "--query", own_queries, *MINI, "--out", tmp_path / "r.csv"
     )
     rows = read_csv(tmp_path / "r.csv")
     assert (
@@ -429,7 +444,7 @@ def test_classify_works_with_one_image_per_class_and_refuses_one_class(
     assert code == 2 and "at least two classes in the support set, got 1 (red)" in err
 
 
-def test_many_classes_stream_json_lines(queries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_many_classes_stream_json_lines(own_queries: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     for i in range(51):
         draw(
@@ -438,8 +453,8 @@ def test_many_classes_stream_json_lines(queries: Path, tmp_path: Path, capsys: p
             seed=i,
             size=(16, 16),
         )
-    (queries / "bad.png").write_bytes(b"nothing")
-    command = ("classify", "--support", tmp_path / "many", "--query", queries, *MINI)
+    (own_queries / "bad.png").write_bytes(b"nothing")
+    command = ("classify", "--support", tmp_path / "many", "--query", own_queries, *MINI)
     code, out, _ = fewmatch(capsys, *command, "--json")
     first, *lines = [json.loads(line) for line in out.splitlines()]
     assert code == 3 and first["schema"] == 1 and first["stream"] is True and first["queries"] == 4 and len(lines) == 4
@@ -478,7 +493,8 @@ def test_classify_draws_a_sheet(
     assert code == 0 and f"wrote {target}" in err and target.stat().st_size > 1000
     code, _, err = fewmatch(capsys, *command)
     assert code == 5 and "--overwrite" in err
-    assert fewmatch(capsys, *command, "--overwrite")[0] == 0
+    if suffix == ".svg":
+        assert fewmatch(capsys, *command, "--overwrite")[0] == 0
 
 
 def test_outputs_that_exist_or_have_no_type_are_refused_before_any_work(
@@ -542,46 +558,40 @@ def shell(*arguments: object, **environment: str) -> subprocess.CompletedProcess
 def test_names_that_are_no_text_pass_through_any_locale(folder: Path, tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9 [red] \n.png")
     draw(tmp_path / "q" / "x.png", COLOURS["red"], seed=1).rename(tmp_path / "q" / name)
-    for extra in ((), ("--json",), ("--out", tmp_path / "r.csv")):
-        done = shell(
-            "classify",
-            "--support",
-            folder,
-            "--query",
-            tmp_path / "q",
-            *MINI,
-            *extra,
-            LC_ALL="C",
-            PYTHONUTF8="0",
-            COLUMNS="200",
-        )
-        assert done.returncode == 0, done.stderr.decode(errors="replace")
-        if extra == ("--json",):
-            assert json.loads(done.stdout)["results"][0]["path"] == name
-    assert b"caf\xe9 [red] \n.png" in (tmp_path / "r.csv").read_bytes()
+    common = ("classify", "--support", folder, "--query", tmp_path / "q", *MINI)
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "COLUMNS": "200"}
+    done = shell(*common, "--out", tmp_path / "r.csv", **locale)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
+    assert b"1 images" in done.stdout and b"caf\xe9 [red] \n.png" in (tmp_path / "r.csv").read_bytes()
+    done = shell(*common, "--json", "--quiet", **locale)
+    assert done.returncode == 0 and done.stderr == b""  # what others import is quiet as well
+    got = json.loads(done.stdout)
+    assert got["schema"] == 1 and got["results"][0]["path"] == name
 
 
-def test_errors_are_one_line_and_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = shell("encode", tmp_path / "nowhere", "-o", tmp_path / "s", "-e", "mini")
-    assert done.returncode == 2 and b"Traceback" not in done.stderr and done.stderr.count(b"\n") == 1
-    done = shell("encode", tmp_path / "nowhere", "-o", tmp_path / "s", "-e", "mini", "--debug")
-    assert done.returncode != 0 and b"Traceback" in done.stderr
+def test_errors_are_one_line_and_debug_shows_the_traceback(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = fewmatch(capsys, "encode", tmp_path / "nowhere", "-o", tmp_path / "s", "-e", "mini")
+    assert code == 2 and "Traceback" not in err and err.count("\n") == 1
+    # As a process of its own: a command that fails before anything large is imported.
+    for flags, traceback in (((), False), (("--debug",), True)):
+        done = shell("encoders", "nothing-of-this-name", *flags)
+        assert done.returncode != 0 and (b"Traceback" in done.stderr) is traceback
+        assert traceback or (done.returncode, done.stderr.count(b"\n")) == (2, 1)
 
 
-def test_quiet_and_json_keep_the_channels_clean(folder: Path, queries: Path) -> None:
-    done = shell("classify", "--support", folder, "--query", queries, *MINI, "--json", "--quiet")
-    assert done.returncode == 0 and done.stderr == b"" and json.loads(done.stdout)["schema"] == 1
-
-
-def test_a_closed_pipe_is_no_traceback(folder: Path, queries: Path) -> None:
+def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m fewmatch encoders --json | head -n 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, cwd=ROOT, check=False)
     assert b"Traceback" not in done.stderr and done.stdout == b"{\n"
 
 
-def test_narrow_terminals_get_the_whole_content(folder: Path) -> None:
-    done = shell("episodes", folder, *MINI, "--ways", 3, "--shots", 1, "--queries", 2, "--episodes", 5, COLUMNS="40")
-    assert done.returncode == 0 and b"ncm" in done.stdout
+def test_narrow_terminals_get_the_whole_content(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    few = ("--ways", 3, "--shots", 1, "--queries", 2, "--episodes", 5)
+    code, out, _ = fewmatch(capsys, "episodes", folder, *MINI, *few)
+    assert code == 0 and "ncm" in out
 
 
 def test_completion_script_can_be_shown() -> None:

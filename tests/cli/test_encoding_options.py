@@ -28,17 +28,18 @@ def as_json(result: tuple[int, str, str], code: int = 0) -> Any:
     return json.loads(result[1])
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two classes of four JPEG files, large enough to be reduced for 32 px."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of four JPEG files, large enough to be reduced for 32 px; read only."""
+    root = tmp_path_factory.mktemp("options")
     rng = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 190)):
         for i in range(4):
-            path = tmp_path / "set" / name / f"{i}.jpg"
+            path = root / "set" / name / f"{i}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             coarse = Image.fromarray((level + rng.integers(-50, 50, (60, 80, 3))).astype(np.uint8))
             coarse.resize((400, 300), Image.Resampling.BICUBIC).save(path, quality=90)
-    return tmp_path / "set"
+    return root / "set"
 
 
 def words(name: str, folder: Path, tmp_path: Path, number: int) -> tuple[object, ...]:

@@ -55,18 +55,25 @@ def validation(tmp_path: Path) -> Path:
     return table_of(tmp_path / "val.npz", 1, 6, 20)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Four classes of six textures, crops of real pictures, and a list of two of the classes."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four classes of six textures, crops of real pictures; read only, so that they are encoded once."""
     import skimage.data
 
+    root = tmp_path_factory.mktemp("textures") / "set"
     for name in ("brick", "grass", "gravel", "coffee"):
         picture = getattr(skimage.data, name)()
-        (tmp_path / "set" / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True)
         for i in range(6):
             crop = picture[30 * i : 30 * i + 90, 20 * i : 20 * i + 120]
-            Image.fromarray(crop).save(tmp_path / "set" / name / f"{i}.png")
-    return tmp_path / "set"
+            Image.fromarray(crop).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture
+def own_folder(folder: Path, tmp_path: Path) -> Path:
+    """The same to be changed."""
+    return Path(shutil.copytree(folder, tmp_path / "set"))
 
 
 SMALL = ("--episodes", 60, "--queries", 4)
@@ -344,9 +351,9 @@ def test_several_encoders_are_put_side_by_side(
     assert code == 2 and "holds features already: give one encoder or none, not 2" in err
 
 
-def test_images_that_are_there_twice_are_told(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_that_are_there_twice_are_told(own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     few = ("--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 5)
-    assert "byte for byte" not in fewmatch(capsys, "episodes", folder, *MINI, *few)[2]
-    shutil.copy(folder / "brick" / "0.png", folder / "brick" / "copy.png")
-    code, _, err = fewmatch(capsys, "episodes", folder, *MINI, *few)
+    assert "byte for byte" not in fewmatch(capsys, "episodes", own_folder, *MINI, *few)[2]
+    shutil.copy(own_folder / "brick" / "0.png", own_folder / "brick" / "copy.png")
+    code, _, err = fewmatch(capsys, "episodes", own_folder, *MINI, *few)
     assert code == 0 and "2 images are byte for byte the same as another, such as brick/0.png" in err

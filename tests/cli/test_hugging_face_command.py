@@ -53,16 +53,17 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def pictures(tmp_path: Path) -> Path:
-    """Three classes of four pictures."""
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of four pictures; read only."""
+    root = tmp_path_factory.mktemp("pictures")
     rng = np.random.default_rng(0)
     for name, level in (("dark", 60), ("grey", 120), ("light", 190)):
         for i in range(4):
-            path = tmp_path / "set" / name / f"{i}.png"
+            path = root / "set" / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((level + rng.integers(-50, 50, (48, 64, 3))).astype(np.uint8)).save(path)
-    return tmp_path / "set"
+    return root / "set"
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -14,14 +15,15 @@ import skimage.data
 from PIL import Image
 
 import fewmatch
+from cli import keypoint_sources
 from cli.main import run
 
 Result = tuple[int, str, str]
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32")
 #: Where three parts are in the photo that all images are cut from.
 PARTS = {"nose": (224.0, 118.0), "badge": (150.0, 380.0), "rocket": (395.0, 240.0)}
-#: Left and top of each image, 400 × 400 pixels of the photo.
-CUTS = {"a": (40, 40), "b": (60, 20), "c": (20, 70), "d": (80, 60), "e": (100, 100)}
+#: Left and top of each image, 400 × 400 pixels of the photo: they differ by whole patches of 20 pixels.
+CUTS = {"a": (40, 40), "b": (60, 20), "c": (20, 80), "d": (80, 60), "e": (100, 100)}
 
 
 def command(capsys: pytest.CaptureFixture[str], *arguments: object) -> Result:
@@ -65,9 +67,13 @@ def places(got: Any) -> dict[tuple[str, str], np.ndarray]:
     return {(Path(row["path"]).stem, row["part"]): np.array([row["x"], row["y"]], float) for row in got["keypoints"]}
 
 
-def test_parts_are_found_where_they_are(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_parts_are_found_where_they_are(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the default sizes, which are smaller ones here: those for small encoders are seven times as many patches."""
+    monkeypatch.setattr(keypoint_sources, "SMALL_SIZES", (136, 160))
     got = as_json(capsys, folder / "labels.csv", folder, "--score", folder / "all.csv")
-    assert got["labelled"] == 2 and got["parts"] == list(PARTS) and got["encoder"]["sizes"] == [256, 384]
+    assert got["labelled"] == 2 and got["parts"] == list(PARTS) and got["encoder"]["sizes"] == [136, 160]
     assert {Path(row["path"]).stem for row in got["keypoints"]} == {"c", "d", "e"}  # labelled ones are left out
     found = places(got)
     errors = [float(np.hypot(*(place - truth(image)[part]))) for (image, part), place in found.items()]
@@ -82,8 +88,15 @@ def test_parts_are_found_where_they_are(folder: Path, capsys: pytest.CaptureFixt
     assert code == 0 and "PCK@0.05" in out and "badge" in out and "2 labelled images among them are left out" in err
 
 
+def test_the_default_sizes() -> None:
+    encoder = fewmatch.load("mini", device="cpu", dtype="float32")
+    assert keypoint_sources.parse_sizes(None, encoder) == [256, 384]
+    own = SimpleNamespace(preprocessing=SimpleNamespace(dense=448))
+    assert keypoint_sources.parse_sizes(None, own) == [448]
+
+
 def test_every_option_changes_what_it_should(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    both = (folder / "labels.csv", folder / "c.png", folder / "d.png", "--sizes", "128")
+    both = (folder / "labels.csv", folder / "c.png", "--sizes", "128")
     plain = as_json(capsys, *both)
     assert plain["encoder"]["sizes"] == [128]
     seen = {json.dumps(plain["keypoints"])}
@@ -101,16 +114,13 @@ def test_every_option_changes_what_it_should(folder: Path, capsys: pytest.Captur
         assert got["options"][name] == value
         assert json.dumps(got["keypoints"]) not in seen, options
         seen.add(json.dumps(got["keypoints"]))
-    for options, name, value in (
-        (("--contrast", 0.9), "contrast", 0.9),
-        (("--video",), "video", True),
-        (("--left-right", "nose:badge"), "left_right", [[0, 1]]),
-    ):
-        assert as_json(capsys, *both, *options)["options"][name] == value
-    never = as_json(capsys, *both, "--threshold", 2)
+    never = as_json(capsys, *both, "--contrast", 0.9, "--video", "--left-right", "nose:badge", "--threshold", 2)
+    others = {"contrast": 0.9, "video": True, "left_right": [[0, 1]]}
+    assert {name: never["options"][name] for name in others} == others
+    assert not any(plain["options"][name] == value for name, value in others.items())
     assert not any(row["visible"] for row in never["keypoints"]) and places(never).keys() == places(plain).keys()
-    two = as_json(capsys, *both[:3], "--sizes", "128,192")
-    assert two["encoder"]["sizes"] == [128, 192] and two["keypoints"] != plain["keypoints"]
+    two = as_json(capsys, *both[:2], "--sizes", "160,128")
+    assert two["encoder"]["sizes"] == [128, 160] and two["keypoints"] != plain["keypoints"]
 
 
 def test_a_threshold_counts_where_labels_give_none(
@@ -136,7 +146,7 @@ def test_suggestions_and_corrections(folder: Path, tmp_path: Path, capsys: pytes
 
 
 def test_every_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    both = (folder / "labels.csv", folder, "--sizes", "128")
+    both = (folder / "labels.csv", folder / "c.png", folder / "d.png", "--sizes", "128")
     files = {"--out": "found.csv", "--overlays": "overlays", "--sheet": "sheet.png", "--review": "review.html"}
     options = [word for option, name in files.items() for word in (option, tmp_path / name)]
     got = as_json(capsys, *both, *options)
@@ -146,16 +156,16 @@ def test_every_file(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
             (Path(row["image"]).stem, row["part"]): (float(row["x"]), float(row["y"])) for row in csv.DictReader(file)
         }
     assert {key: tuple(place) for key, place in places(got).items()} == rows
-    assert len(list((tmp_path / "overlays").glob("*.png"))) == 3
+    assert len(list((tmp_path / "overlays").glob("*.png"))) == 2
     assert "nose" in (tmp_path / "review.html").read_text()
     for option, name in files.items():
         code, _, err = command(capsys, *both, option, tmp_path / name)
         assert code == 5 and "--overwrite" in err, err
     before = (tmp_path / "sheet.png").read_bytes()
-    assert command(capsys, *both, "--sheet", tmp_path / "sheet.png", "--sheet-images", 1, "--overwrite")[0] == 0
-    assert (tmp_path / "sheet.png").read_bytes() != before
     small = tmp_path / "one.html"
-    assert command(capsys, *both, "--review", small, "--review-images", 1)[0] == 0
+    one = ("--sheet", tmp_path / "sheet.png", "--sheet-images", 1, "--review", small, "--review-images", 1)
+    assert command(capsys, *both, *one, "--overwrite")[0] == 0
+    assert (tmp_path / "sheet.png").read_bytes() != before
     assert small.stat().st_size < (tmp_path / "review.html").stat().st_size
 
 

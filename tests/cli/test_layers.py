@@ -26,16 +26,17 @@ def as_json(result: tuple[int, str, str], code: int = 0) -> Any:
     return json.loads(result[1])
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Two classes of four pictures."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of four pictures; read only, so that each choice encodes them once."""
+    root = tmp_path_factory.mktemp("layers")
     rng = np.random.default_rng(0)
     for name, level in (("dark", 60), ("light", 190)):
         for i in range(4):
-            path = tmp_path / "set" / name / f"{i}.png"
+            path = root / "set" / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((level + rng.integers(-50, 50, (48, 64, 3))).astype(np.uint8)).save(path)
-    return tmp_path / "set"
+    return root / "set"
 
 
 CHOICES = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -30,15 +31,22 @@ def as_json(result: Result, code: int = 0) -> Any:
     return json.loads(result[1])
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> dict[str, Path]:
-    """A photo, a part of it, another photo (portrait format), and a file that is no image."""
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A photo, a part of it, another photo (portrait format), two strips (small in figures), and a file that is no image."""
+    folder = tmp_path_factory.mktemp("photos")
     astronaut = skimage.data.astronaut()
-    pixels = {"whole": astronaut[:400], "part": astronaut[40:360, 60:420], "cat": skimage.data.chelsea()[:, 100:300]}
-    files = {name: tmp_path / f"{name}.png" for name in pixels}
+    pixels = {
+        "whole": astronaut[:400],
+        "part": astronaut[40:360, 60:420],
+        "cat": skimage.data.chelsea()[:, 100:300],
+        "strip": astronaut[100:180, 40:360],
+        "other": astronaut[100:180, 80:400],
+    }
+    files = {name: folder / f"{name}.png" for name in pixels}
     for name, file in files.items():
         Image.fromarray(pixels[name]).save(file)
-    files["bad"] = tmp_path / "bad.png"
+    files["bad"] = folder / "bad.png"
     files["bad"].write_text("no image")
     return files
 
@@ -85,10 +93,11 @@ def test_the_table_and_the_figure(photos: dict[str, Path], tmp_path: Path, capsy
         assert np.asarray(image.convert("RGB")).std() > 30
     code, _, err = command(capsys, "match", photos["whole"], photos["part"], *MINI, "-o", figure)
     assert code == 5 and "--overwrite" in err
+    before = figure.read_bytes()
     got = as_json(
         command(capsys, "match", photos["whole"], photos["part"], *MINI, "-o", figure, "--overwrite", "--json")
     )
-    assert got["figure"] == str(figure)
+    assert got["figure"] == str(figure) and figure.read_bytes() != before
 
 
 def test_every_option_changes_what_it_should(
@@ -96,8 +105,8 @@ def test_every_option_changes_what_it_should(
 ) -> None:
     pair = ("match", photos["whole"], photos["cat"], *MINI)
     plain = as_json(command(capsys, *pair, "--json"))
-    bigger = as_json(command(capsys, *pair, "--size", 192, "--json"))
-    assert bigger["images"][0]["grid"] == [24, 31] and bigger["encoder"]["size"] == 192
+    small = as_json(command(capsys, *pair, "--size", 64, "--json"))
+    assert small["images"][0]["grid"] == [8, 10] and small["encoder"]["size"] == 64
     grids = {"keep": [16, 20], "crop": [16, 16], "pad": [16, 16], "squash": [16, 16]}
     results = {}
     for rule, grid in grids.items():
@@ -108,18 +117,21 @@ def test_every_option_changes_what_it_should(
         results[rule] = got["pairs"]
     assert results["keep"] == plain["pairs"]
     assert len({json.dumps(pairs) for pairs in results.values()}) == 4
-    half = as_json(
-        command(capsys, "match", photos["whole"], photos["cat"], "-e", "mini", "--dtype", "bfloat16", "--json")
-    )
-    assert half["encoder"]["dtype"] == "bfloat16" and half["pairs"] != plain["pairs"]
+    whole, cat = photos["whole"], photos["cat"]
+    half = as_json(command(capsys, "match", whole, cat, "-e", "mini", "--size", 64, "--dtype", "bfloat16", "--json"))
+    assert half["encoder"]["dtype"] == "bfloat16" and half["pairs"] != small["pairs"]
+    assert half["images"] == small["images"]
+    # An SVG draws letters as shapes, with the text beside them as a comment.
     drawn = []
+    strips = ("match", photos["strip"], photos["other"], "--size", 64, *MINI)
     for lines in (0, 5, 500):
-        command(capsys, *pair, "--lines", lines, "-o", tmp_path / f"{lines}.png")
-        drawn.append((tmp_path / f"{lines}.png").read_bytes())
-    assert len(set(drawn)) == 3
-    assert "5 of them drawn" in (_text_of_figure(command, capsys, pair, tmp_path, 5))
-    _, out, err = command(capsys, *pair, "--quiet", "-o", tmp_path / "quiet.png")
-    assert err == "" and "matched with" in out
+        command(capsys, *strips, "--lines", lines, "-o", tmp_path / f"{lines}.svg")
+        drawn.append((tmp_path / f"{lines}.svg").read_text())
+    assert [len(re.findall("5 of them drawn", text)) for text in drawn] == [0, 1, 0]
+    assert "0 of them drawn" in drawn[0] and "of them drawn" not in drawn[2] and len({len(text) for text in drawn}) == 3
+    for quiet in ((), ("--quiet",)):
+        _, out, err = command(capsys, *pair, *quiet, "-o", tmp_path / "quiet.csv", "--overwrite")
+        assert (err == "") == bool(quiet) and "matched with" in out
 
     from encoders.loading import FrozenEncoder
 
@@ -130,12 +142,6 @@ def test_every_option_changes_what_it_should(
     )
     assert as_json(command(capsys, *pair, "--json")) == plain and seen == []  # from the cache
     assert as_json(command(capsys, *pair, "--no-cache", "--json")) == plain and sum(seen) == 2
-
-
-def _text_of_figure(call: Any, capsys: Any, pair: tuple[object, ...], folder: Path, lines: int) -> str:
-    """The words of an SVG, whose letters are drawn as shapes with the text beside them as a comment."""
-    call(capsys, *pair, "--lines", lines, "-o", folder / "text.svg", "--overwrite")
-    return (folder / "text.svg").read_text()
 
 
 def test_an_image_matches_itself_everywhere(photos: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:

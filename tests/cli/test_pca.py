@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,18 +31,25 @@ def as_json(result: Result, code: int = 0) -> Any:
     return json.loads(result[1])
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
-    """Three photos, two of them of one name."""
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three photos, two of them of one name; read only, so that they are encoded once."""
+    root = tmp_path_factory.mktemp("pca")
     for name, picture in (
         ("a/cat", skimage.data.chelsea()),
         ("b/cat", skimage.data.astronaut()),
         ("cup", skimage.data.coffee()),
     ):
-        path = tmp_path / "photos" / f"{name}.png"
+        path = root / "photos" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(picture[:200, :280]).save(path)
-    return tmp_path / "photos"
+    return root / "photos"
+
+
+@pytest.fixture
+def own_photos(photos: Path, tmp_path: Path) -> Path:
+    """The same to be changed, and encoded by nobody yet."""
+    return Path(shutil.copytree(photos, tmp_path / "photos"))
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -222,44 +230,53 @@ def test_a_folder_with_something_in_it_is_not_written_to(
     assert len(list(maps.iterdir())) == 3
 
 
-def test_a_store_gives_the_same(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_store_gives_the_same(own_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = tmp_path / "store"
-    command(capsys, "encode", photos, "-o", store, *SMALL, "--keep", "patches")
-    plain = as_json(command(capsys, "pca", photos, *SMALL, "--json"))
+    command(capsys, "encode", own_photos, "-o", store, *SMALL, "--keep", "patches")
+    plain = as_json(command(capsys, "pca", own_photos, *SMALL, "--json"))
     got = as_json(command(capsys, "pca", store, "--json"))
     assert got["explained_variance_ratio"] == plain["explained_variance_ratio"] and got["encoder"] == plain["encoder"]
-    (photos / "cup.png").unlink()
+    (own_photos / "cup.png").unlink()
     code, out, err = command(capsys, "pca", store, "-o", tmp_path / "two.png", "--maps", tmp_path / "maps")
     assert code == 0 and out.startswith("3 images") and "not drawn" in err
     assert len(list((tmp_path / "maps").iterdir())) == 3  # a map needs no image
     for image in ("a", "b"):
-        (photos / image / "cat.png").unlink()
+        (own_photos / image / "cat.png").unlink()
     code, _, err = command(capsys, "pca", store, "-o", tmp_path / "none.png")
     assert code == 2 and "cannot be drawn" in err
     code, _, err = command(capsys, "pca", store, "--size", 128, "--json")
     assert code == 2 and "was made with --size 64" in err
 
 
-def test_above_sixty_images_there_are_more_pages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_above_sixty_images_there_are_more_pages(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from cli.pca import _pages
+
+    counts = [len(_pages(tmp_path / "x.svg", n, strips)) for n, strips in ((60, False), (61, False), (62, True))]
+    assert counts == [1, 2, 4]
+    # Drawn are pages of six and three, since those of sixty take long.
+    monkeypatch.setattr("figures.feature_maps.MOST_IMAGES", 6)
+    monkeypatch.setattr("figures.component_strips.MOST_STRIPS", 3)
     folder = tmp_path / "many"
     folder.mkdir()
-    for i in range(62):
+    for i in range(8):
         Image.fromarray(skimage.data.chelsea()[i : i + 32, i : i + 32]).save(folder / f"{i:02}.png")
     call = ("pca", folder, *MINI, "--size", 16, "-o", tmp_path / "many.svg")
     got = as_json(command(capsys, *call, "--json"))
     pages = [tmp_path / "many.svg", tmp_path / "many-2.svg"]
     assert got["pages"] == [str(page) for page in pages] and got["figure"] == str(pages[0])
     first, second = (page.read_text() for page in pages)
-    assert "Page 1 of 2." in first and "59.png" in first and "60.png" not in first
-    assert "Page 2 of 2." in second and "60.png" in second and "61.png" in second and "59.png" not in second
+    assert "Page 1 of 2." in first and "05.png" in first and "06.png" not in first
+    assert "Page 2 of 2." in second and "06.png" in second and "07.png" in second and "05.png" not in second
     pages[0].unlink()
     code, _, err = command(capsys, *call)
     assert code == 5 and "many-2.svg exists" in err and not pages[0].exists()
     code, _, err = command(capsys, *call, "--strips", 2, "--overwrite")
     assert code == 0 and [line for line in err.splitlines() if "wrote" in line] == [
-        f"wrote {tmp_path / name}" for name in ("many.svg", "many-2.svg", "many-3.svg", "many-4.svg")
+        f"wrote {tmp_path / name}" for name in ("many.svg", "many-2.svg", "many-3.svg")
     ]
-    assert "61.png" in (tmp_path / "many-4.svg").read_text()
+    assert "07.png" in (tmp_path / "many-3.svg").read_text()
 
 
 def test_styles_are_those_of_the_functions_and_are_named(
@@ -324,7 +341,7 @@ def test_strips_are_drawn_and_kept(photos: Path, tmp_path: Path, capsys: pytest.
     ],
 )
 def test_wrong_use_is_refused_before_anything_is_encoded(
-    photos: Path,
+    own_photos: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
     arguments: tuple[str, ...],
@@ -337,26 +354,26 @@ def test_wrong_use_is_refused_before_anything_is_encoded(
         raise AssertionError("encoded")
 
     monkeypatch.setattr(FrozenEncoder, "__call__", call)
-    got = command(capsys, "pca", photos, *(() if "-e" in arguments else MINI), *arguments)
+    got = command(capsys, "pca", own_photos, *(() if "-e" in arguments else MINI), *arguments)
     assert got[0] == code and got[1] == "" and message in got[2] and "Traceback" not in got[2]
     assert code != 2 or len(got[2].splitlines()) == 1
 
 
 def test_images_that_cannot_be_used_are_listed(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    own_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (photos / "bad.png").write_text("no image")
-    got = as_json(command(capsys, "pca", photos, *SMALL, "--json"), code=3)
-    assert len(got["images"]) == 3 and got["skipped"][0]["path"] == f"{photos}/bad.png"
-    code, out, err = command(capsys, "pca", photos, *SMALL, "-o", tmp_path / "x.png")
-    assert code == 3 and f"skipped {photos}/bad.png" in err and out.startswith("3 images")
-    code, out, err = command(capsys, "pca", photos / "bad.png", *SMALL, "-o", tmp_path / "y.png")
+    (own_photos / "bad.png").write_text("no image")
+    got = as_json(command(capsys, "pca", own_photos, *SMALL, "--json"), code=3)
+    assert len(got["images"]) == 3 and got["skipped"][0]["path"] == f"{own_photos}/bad.png"
+    code, out, err = command(capsys, "pca", own_photos, *SMALL, "-o", tmp_path / "x.png")
+    assert code == 3 and f"skipped {own_photos}/bad.png" in err and out.startswith("3 images")
+    code, out, err = command(capsys, "pca", own_photos / "bad.png", *SMALL, "-o", tmp_path / "y.png")
     assert code == 2 and out == "" and "got none that can be used" in err and not (tmp_path / "y.png").exists()
 
 
-def test_names_that_are_no_text_pass(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_that_are_no_text_pass(own_photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     odd = tmp_path / "caf\udce9 $x_1$.png"
-    (photos / "cup.png").rename(odd)
+    (own_photos / "cup.png").rename(odd)
     got = as_json(command(capsys, "pca", odd, *SMALL, "--json", "-o", tmp_path / "o.png", "--maps", tmp_path / "m"))
     assert got["images"][0]["path"] == odd.as_posix() and Path(got["images"][0]["map"]).is_file()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -21,9 +20,7 @@ needs_compiler = pytest.mark.skipif(
     not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler, which torch.compile needs on a CPU"
 )
 
-#: In a process of its own, without the checks of shapes around every function, which users do not have either.
 SAME = """
-import torch
 from encoders import load, tapped
 plain, compiled = (load("mini", device="cpu", dtype="float32", compile=c) for c in (False, True))
 assert not any(b._compiled_call_impl for b in plain.model.blocks) and all(b._compiled_call_impl for b in compiled.model.blocks)
@@ -48,13 +45,6 @@ assert compilations() <= before + 1
 """
 
 
-@pytest.mark.slow
-@needs_compiler
-def test_compiled_features_are_the_same_within_rounding() -> None:
-    done = subprocess.run([sys.executable, "-c", SAME], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.mark.parametrize(("name", "network"), [("sam", "SAM"), ("esvit", "Swin"), ("seer", "RegNet")])
 def test_networks_that_would_be_compiled_for_every_size_are_refused(golden: Path, name: str, network: str) -> None:
     with safe_open(golden / f"{name}.safetensors", "pt") as file:
@@ -68,14 +58,13 @@ def test_networks_that_would_be_compiled_for_every_size_are_refused(golden: Path
 
 #: A decoder with cross-attention, rotary positions, and attention with a norm in front.
 OTHERS = """
-import json, sys, torch
+import json
 from safetensors import safe_open
 from encoders import from_state_dict
-name = sys.argv[1]
-with safe_open(f"tests/golden/{name}.safetensors", "pt") as file:
+with safe_open("tests/golden/capi.safetensors", "pt") as file:
     heads = json.loads(file.metadata()["heads"])
     state = {key.removeprefix("state/"): file.get_tensor(key) for key in file.keys() if key.startswith("state/")}
-plain, compiled = (from_state_dict(state, name, heads=heads) for _ in range(2))
+plain, compiled = (from_state_dict(state, "capi", heads=heads) for _ in range(2))
 compiled.compile()
 graphs = []
 for n in (2, 3, 4, 5):
@@ -86,35 +75,74 @@ for n in (2, 3, 4, 5):
     graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
 assert graphs[1] == graphs[-1] <= graphs[0] + 1, graphs
 """
+#: The command where nothing is on the path, and no compiled form of an earlier run.
+WITHOUT = """
+os.environ |= {"CXX": f"{folder}/none", "PATH": folder, "TORCHINDUCTOR_CACHE_DIR": f"{folder}/cache"}
+from cli.main import main
+sys.argv = ["fewmatch", "match", f"{folder}/a.png", f"{folder}/b.png", "-e", "mini", "--device", "cpu", "--compile"]
+main()
+"""
+#: Each in a process of its own, without the checks of shapes around every function, which users do not have either; the processes are
+#: forked from one that has imported what compiles, since that takes longer than they do.
+EACH = """
+import os, sys, torch, traceback
+import torch._inductor.compile_fx
+folder, *scripts = sys.argv[1:]
+for number, script in enumerate(scripts):
+    if process := os.fork():
+        print(os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]))
+        continue
+    for stream, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(f"{folder}/{number}.{name}", os.O_WRONLY | os.O_CREAT), stream)
+    code = 0
+    try:
+        exec(script, {"__name__": "script"} | {name: globals()[name] for name in ("os", "sys", "torch", "folder")})
+    except SystemExit as stop:
+        code = stop.code or 0
+    except BaseException:
+        traceback.print_exc()
+        code = 99
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[int, str, str]]:
+    """Exit status, output and errors of each script."""
+    from skimage import data, io
+
+    folder = tmp_path_factory.mktemp("compiled")
+    io.imsave(folder / "a.png", data.coffee()[:64, :64], check_contrast=False)
+    io.imsave(folder / "b.png", data.coffee()[64:128, :64], check_contrast=False)
+    command = [sys.executable, "-c", EACH, folder, SAME, OTHERS, WITHOUT]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=True)
+    return {
+        name: (code, (folder / f"{i}.out").read_text(), (folder / f"{i}.err").read_text())
+        for i, (name, code) in enumerate(zip(("same", "others", "without"), map(int, done.stdout.split()), strict=True))
+    }
 
 
 @pytest.mark.slow
 @needs_compiler
-@pytest.mark.parametrize("name", ["capi"])
-def test_other_transformers_compiled_are_the_same_within_rounding(name: str) -> None:
-    done = subprocess.run([sys.executable, "-c", OTHERS, name], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr
+def test_compiled_features_are_the_same_within_rounding(ran: dict[str, tuple[int, str, str]]) -> None:
+    code, _, errors = ran["same"]
+    assert code == 0, errors
 
 
 @pytest.mark.slow
-def test_without_a_compiler_it_is_one_line(tmp_path: Path) -> None:
-    from skimage import data, io
+@needs_compiler
+def test_other_transformers_compiled_are_the_same_within_rounding(ran: dict[str, tuple[int, str, str]]) -> None:
+    code, _, errors = ran["others"]
+    assert code == 0, errors
 
-    io.imsave(tmp_path / "a.png", data.coffee()[:64, :64], check_contrast=False)
-    io.imsave(tmp_path / "b.png", data.coffee()[64:128, :64], check_contrast=False)
-    # Nothing on the path, and no compiled form of an earlier run.
-    without = {"CXX": str(tmp_path / "none"), "PATH": str(tmp_path), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "fewmatch", "match", tmp_path / "a.png", tmp_path / "b.png", "-e", "mini"]
-    done = subprocess.run(
-        [*command, "--device", "cpu", "--compile"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-        env=os.environ | without,
-    )
-    assert done.returncode == 1 and done.stdout == ""
-    (line,) = done.stderr.strip().splitlines()
+
+@pytest.mark.slow
+def test_without_a_compiler_it_is_one_line(ran: dict[str, tuple[int, str, str]]) -> None:
+    code, output, errors = ran["without"]
+    assert (code, output) == (1, "")
+    (line,) = errors.strip().splitlines()
     assert "torch.compile failed on cpu" in line and "needs a C++ compiler" in line and "without --compile" in line
 
 

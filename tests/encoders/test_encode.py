@@ -56,15 +56,15 @@ def counted(
 
 
 def by_hand(path: Path, frame: Frame, encoder: PatchLocalEncoder) -> Features:
-    """Features of one image, its normalisation written out pixel by pixel."""
+    """Features of one image, its normalisation written out colour by colour."""
     fill = tuple(round(255 * mean) for mean in encoder.preprocessing.mean)
     pixels = resample(np.asarray(Image.open(path).convert("RGB")), frame, fill)
     height, width, _ = pixels.shape
     image = torch.zeros(1, 3, height, width)
-    for y, x, c in itertools.product(range(height), range(width), range(3)):
-        value = np.float32(pixels[y, x, c]) / np.float32(255)
+    for c in range(3):
+        values = pixels[:, :, c].astype(np.float32) / np.float32(255)
         mean, std = encoder.preprocessing.mean[c], encoder.preprocessing.std[c]
-        image[0, c, y, x] = float((value - np.float32(mean)) / np.float32(std))
+        image[0, c] = torch.from_numpy((values - np.float32(mean)) / np.float32(std))
     return encoder(image)
 
 
@@ -735,11 +735,28 @@ def test_an_encoder_that_fails_keeps_what_was_done(pictures: Path, tmp_path: Pat
 # Damage is mended, and other things are left alone.
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory, picture: Picture) -> tuple[Path, Path]:
+    """Eight pictures that no test changes and their store, made once; the tests spoil copies of it."""
+    folder = tmp_path_factory.mktemp("kept")
+    for i in range(8):
+        picture(folder / "pictures" / ("a" if i < 5 else "b") / f"{i}.png", seed=i)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEWMATCH_HOME", str(folder / "home"))
+        counted(folder / "pictures", folder / "store", keep="patches")
+    return folder / "pictures", folder / "store"
+
+
 @pytest.fixture
-def whole(pictures: Path, tmp_path: Path, contents: Contents) -> dict[str, bytes]:
+def originals(kept: tuple[Path, Path]) -> Path:
+    """The pictures of `whole`."""
+    return kept[0]
+
+
+@pytest.fixture
+def whole(kept: tuple[Path, Path], tmp_path: Path, contents: Contents) -> dict[str, bytes]:
     """A finished store's files."""
-    counted(pictures, tmp_path / "store", keep="patches")
-    return contents(tmp_path / "store")
+    return contents(shutil.copytree(kept[1], tmp_path / "store"))
 
 
 def flips() -> Iterator[Any]:
@@ -751,7 +768,7 @@ def flips() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("place", "at", "mask"), list(flips()))
 def test_a_flipped_bit_is_mended(
-    pictures: Path, tmp_path: Path, whole: dict[str, bytes], contents: Contents, place: str, at: float, mask: int
+    originals: Path, tmp_path: Path, whole: dict[str, bytes], contents: Contents, place: str, at: float, mask: int
 ) -> None:
     shard = sorted(tmp_path.glob("store/shard-*"))[1]
     data = bytearray(shard.read_bytes())
@@ -761,7 +778,7 @@ def test_a_flipped_bit_is_mended(
     shard.write_bytes(data)
     with pytest.raises(StoreDamagedError):
         FeatureStore.open(tmp_path / "store").verify()
-    assert counted(pictures, tmp_path / "store", keep="patches")[1] == 3
+    assert counted(originals, tmp_path / "store", keep="patches")[1] == 3
     assert contents(tmp_path / "store") == whole
 
 
@@ -804,12 +821,12 @@ MENDED: dict[str, tuple[int, Break]] = {
 
 @pytest.mark.parametrize("what", MENDED)
 def test_a_damaged_store_is_mended_to_the_same_bytes(
-    pictures: Path, tmp_path: Path, whole: dict[str, bytes], contents: Contents, what: str
+    originals: Path, tmp_path: Path, whole: dict[str, bytes], contents: Contents, what: str
 ) -> None:
     expected, spoil = MENDED[what]
     spoil(tmp_path / "store", sorted(tmp_path.glob("store/shard-*")))
     assert contents(tmp_path / "store") != whole if what != "shard a folder's link" else True
-    store, seen = counted(pictures, tmp_path / "store", keep="patches")
+    store, seen = counted(originals, tmp_path / "store", keep="patches")
     store.verify()
     assert seen == expected and contents(tmp_path / "store") == whole
 
@@ -885,7 +902,7 @@ DIFFERENT: dict[str, tuple[Callable[[], PatchLocalEncoder], dict[str, Any], str]
 @pytest.mark.parametrize("what", DIFFERENT)
 @pytest.mark.parametrize("meta", ["there", "missing"])
 def test_a_store_made_differently_is_refused_and_overwritten_only_on_demand(
-    pictures: Path, tmp_path: Path, whole: dict[str, bytes], contents: Contents, what: str, meta: str
+    originals: Path, tmp_path: Path, whole: dict[str, bytes], contents: Contents, what: str, meta: str
 ) -> None:
     make, options, message = DIFFERENT[what]
     out = tmp_path / "store"
@@ -895,38 +912,38 @@ def test_a_store_made_differently_is_refused_and_overwritten_only_on_demand(
     before = contents(out)
     options = {"keep": "patches", **options}
     with pytest.raises(OutputExistsError, match=f"{message}.*choose another folder, or --overwrite"):
-        counted(pictures, out, make(), **options)
+        counted(originals, out, make(), **options)
     assert contents(out) == before
     if meta == "there":
         (out / "notes.txt").write_bytes(b"mine")
     (out / f".{MANIFEST}.0.tmp").write_bytes(b"half")
-    store, seen = counted(pictures, out, make(), overwrite=True, **options)
+    store, seen = counted(originals, out, make(), overwrite=True, **options)
     assert seen == 8
     store.verify()
     if meta == "there":
         assert (out / "notes.txt").read_bytes() == b"mine"
         (out / "notes.txt").unlink()
-    counted(pictures, tmp_path / "new", make(), **options)
+    counted(originals, tmp_path / "new", make(), **options)
     assert contents(out) == contents(tmp_path / "new")
 
 
 def test_overwriting_with_the_same_encodes_nothing(
-    pictures: Path, tmp_path: Path, whole: dict[str, bytes], states: States
+    originals: Path, tmp_path: Path, whole: dict[str, bytes], states: States
 ) -> None:
     before = states(tmp_path / "store")
-    assert counted(pictures, tmp_path / "store", keep="patches", overwrite=True)[1] == 0
+    assert counted(originals, tmp_path / "store", keep="patches", overwrite=True)[1] == 0
     assert states(tmp_path / "store") == before
 
 
 @pytest.mark.parametrize("text", [b"garbage", b'{"schema": 2, "key": {"new": "things"}}'])
 def test_a_meta_that_cannot_be_read_is_overwritten_only_on_demand(
-    pictures: Path, tmp_path: Path, whole: dict[str, bytes], contents: Contents, text: bytes
+    originals: Path, tmp_path: Path, whole: dict[str, bytes], contents: Contents, text: bytes
 ) -> None:
     (tmp_path / "store" / META).write_bytes(text)
     with pytest.raises(StoreDamagedError, match="use another folder, or --overwrite"):
-        counted(pictures, tmp_path / "store", keep="patches")
+        counted(originals, tmp_path / "store", keep="patches")
     assert contents(tmp_path / "store") == whole | {META: text}
-    counted(pictures, tmp_path / "store", keep="patches", overwrite=True)
+    counted(originals, tmp_path / "store", keep="patches", overwrite=True)
     assert contents(tmp_path / "store") == whole
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from pathlib import Path
@@ -39,6 +40,12 @@ every_family = pytest.mark.parametrize("family", SMALL)
 
 
 def small(family: str, seed: int = 0, **changes: Any) -> State:
+    """As `_small`, in a dictionary of one's own; the tensors are shared and nobody may write to them."""
+    return dict(_small(family, seed, **changes))
+
+
+@functools.cache
+def _small(family: str, seed: int, **changes: Any) -> State:
     """Random weights of a small model in the family's official layout, with everything that files hold besides."""
     sizes = {"embed_dim": 16, "depth": 3, "heads": 2, "patch_size": 4 if family != "dinov3" else 16, "position_grid": 3}
     generator = torch.Generator().manual_seed(seed)
@@ -393,7 +400,7 @@ def test_rotary_positions_need_heads_of_a_width_divisible_by_four() -> None:
 
 
 @every_family
-@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 2), (3, 3)])
+@pytest.mark.parametrize("size", [(1, 1), (5, 2), (3, 3)])
 def test_every_grid_works_and_images_do_not_mix(family: str, size: tuple[int, int]) -> None:
     encoder = encoder_of(family)
     batch = images(encoder.patch_size, *size, batch=3)
@@ -511,7 +518,7 @@ def test_a_stride_of_the_patch_size_is_the_default(family: str) -> None:
 
 
 @every_family
-@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("stride", [1, 3])
 def test_smaller_strides_give_denser_maps_of_the_same_patches(family: str, stride: int) -> None:
     """Without positions, a patch's token does not depend on the grid: what the first attention projects it to is the same at
     the patches that both grids have. Further on tokens have looked at other tokens, and differ."""

@@ -28,7 +28,7 @@ from encoders.frame import (
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 5000))
 SMALL = st.one_of(st.integers(1, 12), st.integers(1, 160))
 PATCHES = st.sampled_from([1, 4, 7, 8, 14, 16, 32])
-PROPERTY = settings(deadline=None, database=None, max_examples=150)
+PROPERTY = settings(deadline=None, database=None, max_examples=100)
 PIXELS = settings(deadline=None, database=None, max_examples=60)
 
 

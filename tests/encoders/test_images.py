@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import os
@@ -255,7 +256,8 @@ def test_an_empty_file_is_empty(tmp_path: Path) -> None:
 def test_a_file_cut_anywhere_gives_the_whole_picture_or_none(make: Callable[[], bytes]) -> None:
     data = make()
     whole, _ = decode(data)
-    for length in range(len(data)):
+    # Everywhere in headers and at the end; of the pixels between, which are all alike, at every seventh byte.
+    for length in [n for n in range(len(data)) if n < 160 or n > len(data) - 60 or n % 7 == 0]:
         try:
             rgb, _ = decode(data[:length])
         except ImageError as error:
@@ -1005,9 +1007,15 @@ def test_any_bytes_are_an_image_or_an_image_error(warn: str, head: bytes, rest: 
     check_anything(head + rest, warn)
 
 
+@functools.cache
+def made(make: Callable[[], bytes]) -> bytes:
+    """Written once, not for every example."""
+    return make()
+
+
 @pytest.mark.parametrize("warn", ["ignore", "error"])
 @pytest.mark.parametrize("make", [*ALL, *RARE])
-@settings(FUZZ, max_examples=30)
+@settings(FUZZ, max_examples=20)
 @given(
     changes=st.lists(
         st.tuples(st.floats(0, 1, exclude_max=True), st.sampled_from("xid"), st.binary(min_size=1, max_size=4)),
@@ -1018,7 +1026,7 @@ def test_any_bytes_are_an_image_or_an_image_error(warn: str, head: bytes, rest: 
 def test_a_changed_file_is_an_image_or_an_image_error(
     warn: str, make: Callable[[], bytes], changes: list[tuple[float, str, bytes]]
 ) -> None:
-    data = make()
+    data = made(make)
     for place, kind, content in changes:
         at = int(place * len(data))
         skip = {"x": len(content), "i": 0, "d": len(content)}[kind]

@@ -125,9 +125,14 @@ def encoder_of(stride: int | None) -> PatchLocalEncoder:
     return PatchLocalEncoder(size=24) if stride is None else OverlappingEncoder(size=24, stride=stride)
 
 
-@pytest.mark.parametrize("stride", [None, 3])
-@pytest.mark.parametrize("rule", RESIZE_RULES)
-@pytest.mark.parametrize("size", [(53, 31), (31, 53), (24, 24)])
+@pytest.mark.parametrize(
+    ("rule", "stride", "size"),
+    [  # every rule with and without a stride, wide and tall; squares, which all rules take alike, once for each rule
+        *((rule, None, (53, 31)) for rule in RESIZE_RULES),
+        *((rule, 3, (31, 53)) for rule in RESIZE_RULES),
+        *((rule, stride, (24, 24)) for rule, stride in zip(RESIZE_RULES, (None, 3) * 2, strict=True)),
+    ],
+)
 def test_it_is_the_encoding_of_the_mirrored_picture_brought_back(
     tmp_path: Path, rule: str, stride: int | None, size: tuple[int, int]
 ) -> None:
@@ -146,8 +151,10 @@ def test_it_is_the_encoding_of_the_mirrored_picture_brought_back(
     assert not np.array_equal(store.feature_map(0), plain.feature_map(0)[:, ::-1])
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("size", [(333, 217), (320, 256)])
+@pytest.mark.parametrize(
+    ("orientation", "size"),  # sizes that are and that are no multiples of what is decoded at once
+    [*((orientation, (333, 217)) for orientation in range(1, 9)), (1, (320, 256)), (6, (320, 256))],
+)
 def test_exif_comes_before_and_fast_decoding_keeps_its_place(
     tmp_path: Path, orientation: int, size: tuple[int, int]
 ) -> None:

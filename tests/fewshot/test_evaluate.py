@@ -58,7 +58,7 @@ def test_every_centring_equals_the_naive_definition(
 ) -> None:
     x, labels = data(seed=ways * 100 + shots)
     base = data(seed=99)[0] if center == "base" else None
-    episodes = sample_episodes(labels, ways=ways, shots=shots, queries=queries, episodes=12, seed=5)
+    episodes = sample_episodes(labels, ways=ways, shots=shots, queries=queries, episodes=6, seed=5)
     report = evaluate(x, labels, episodes, center=center, metric=metric, base=base, prenormalize=prenormalize)
     wanted, close = naive_accuracies(x, episodes, center, metric, base, prenormalize)
     assert (np.abs(report.per_episode - wanted) * ways * queries <= close + 1e-9).all()
@@ -116,7 +116,7 @@ def test_the_quick_way_equals_step_by_step_and_float64(
         case "near duplicates":
             x = (rng.normal(size=(1, 40)) + 1e-3 * x).astype(np.float32)
     base = data(seed=12, dims=40)[0] if center == "base" else None
-    episodes = sample_episodes(labels, ways=5, shots=3, queries=4, episodes=40, seed=2)
+    episodes = sample_episodes(labels, ways=5, shots=3, queries=4, episodes=15, seed=2)
     quick = evaluate(x, labels, episodes, center=center, metric=metric, base=base).per_episode
     wanted, close = naive_accuracies(x, episodes, center, metric, base, False)
     assert (np.abs(quick - wanted) * 20 <= close + 1e-9).all()

@@ -36,11 +36,11 @@ def drawn(pairs: Any, count: int, **options: Any) -> Any:
 
 @pytest.mark.parametrize("rule", ["keep", "crop", "pad", "squash"])
 def test_columns_are_the_components_where_the_patches_lie(rule: Any) -> None:
-    pairs = [made(90, 50, 4, rule), made(40, 60, 4, rule)]
-    figure = drawn(pairs, 4)
+    pairs = [made(90, 50, 2, rule), made(40, 60, 2, rule)]
+    figure = drawn(pairs, 2)
     rows = [axes for axes in figure.axes if axes.images]
-    assert len(rows) == 2 * 6
-    for (item, strips), axes in zip(pairs, (rows[:6], rows[6:]), strict=True):
+    assert len(rows) == 2 * 4
+    for (item, strips), axes in zip(pairs, (rows[:4], rows[4:]), strict=True):
         lefts = [a.get_position().x0 for a in axes]
         assert lefts == sorted(lefts) and len({round(a.get_position().y0, 9) for a in axes}) == 1
         real = np.ix_(item.frame.real.any(axis=1), item.frame.real.any(axis=0))
@@ -65,15 +65,14 @@ def test_what_is_not_shown_is_black_and_nothing_else_is() -> None:
     assert np.ptp(colours[1]) < 0.02  # grey
 
 
-@pytest.mark.parametrize(
-    ("count", "components"),
-    [(1, 1), (1, MOST_COMPONENTS), (5, 6), pytest.param(MOST_STRIPS, 3, marks=pytest.mark.slow)],
-)
+@pytest.mark.parametrize(("count", "components"), [(1, MOST_COMPONENTS), (4, 6), (MOST_STRIPS, 1)])
 def test_rows_do_not_lie_on_each_other_and_can_be_read(count: int, components: int) -> None:
     shapes = [(60, 40), (40, 60), (30, 200), (200, 30)]
-    pairs = [made(*shapes[i % 4], components, name="name $x$ " * 30) for i in range(count)]
-    figure = drawn(pairs, components, caption="caption " * 60)
+    pairs = [made(*shapes[i % 4], components, name="name $x$ " * 17) for i in range(count)]
+    figure = drawn(pairs, components, caption="caption " * 30)
     check_letters(figure)
+    (sheet,) = [axes for axes in figure.axes if not axes.images]
+    assert sum(text.get_text().endswith("…") for text in sheet.texts) == count  # longer would only take longer to cut
     size = np.tile(figure.get_size_inches(), 2)
     boxes = [np.asarray(axes.get_position(original=True).bounds) * size for axes in figure.axes if axes.images]
     for i, (l0, b0, w0, h0) in enumerate(boxes):

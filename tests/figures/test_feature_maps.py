@@ -39,8 +39,10 @@ def drawn(figure: Figure) -> np.ndarray:
 MIXED = [(60, 40), (40, 60), (80, 30), (30, 80), (50, 50), (64, 48), (33, 71)]
 
 
-@pytest.mark.parametrize("named", [False, True])
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 12, 40, MOST_IMAGES])
+@pytest.mark.parametrize(
+    ("count", "named"),
+    [(1, False), (1, True), (2, False), (3, True), (7, False), (12, True), (30, False), (MOST_IMAGES, True)],
+)
 def test_every_pair_fits_and_keeps_its_shape(count: int, named: bool) -> None:
     items = [item(*MIXED[i % len(MIXED)], name="name" * named) for i in range(count)]
     figure = feature_map_figure(items, caption="what it is")
@@ -63,7 +65,7 @@ def test_every_pair_fits_and_keeps_its_shape(count: int, named: bool) -> None:
 
 
 def test_pictures_of_one_shape_are_of_one_size_and_rows_are_full() -> None:
-    for count in (1, 2, 4, 5, 9, 11, 16, 30):
+    for count in (1, 2, 5, 11, 24):
         placed = np.array(boxes(feature_map_figure([item(60, 40) for _ in range(count)])))
         assert np.ptp(placed[:, 3]) < 0.2 * placed[:, 3].max()
         assert (placed[:, 0] + placed[:, 2]).max() > 9.5

@@ -207,15 +207,15 @@ def test_confidence_is_written_with_its_sign() -> None:
 
 def test_long_names_are_cut_at_their_beginning_and_hostile_ones_are_text(tmp_path: Path) -> None:
     images = pictures(2)
-    names = ("a/" * 120 + "the end.png", "$x^2$ \n <b> \udc80.png")
+    names = ("a/" * 50 + "the end.png", "$x^2$ \n <b> \udc80.png")
     figure = keypoint_sheet(images, found(images, paths=names, parts=1, skeleton=(), xy=np.zeros((2, 1, 2))))
     check_letters(figure)
     heads = [t for t in texts(figure) if t.endswith(".png")]
     assert any(t.startswith("…") and t.endswith("the end.png") for t in heads)
     assert any(t == "$x^2$ <b> ?.png" for t in heads)
+    again = keypoint_sheet(images, found(images, paths=names, parts=1, skeleton=(), xy=np.zeros((2, 1, 2))))
     for kind in ("png", "svg"):
         first = save_figure(figure, tmp_path / f"one.{kind}").read_bytes()
-        again = keypoint_sheet(images, found(images, paths=names, parts=1, skeleton=(), xy=np.zeros((2, 1, 2))))
         assert save_figure(again, tmp_path / f"two.{kind}").read_bytes() == first
     assert plt.get_fignums() == []
 

@@ -33,33 +33,49 @@ def page(album: Album, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def window(browser: Browser, album: Album, i: int, x: float, y: float) -> tuple[float, float]:
     """Where a pixel of an image is in the window, after the image has been scrolled into it."""
-    box = browser.run(
+    return in_box(scrolled_to(browser, i), album, i, x, y)
+
+
+def scrolled_to(browser: Browser, i: int) -> list[float]:
+    """Left, top, width and height of an image that has been scrolled into the window."""
+    box: list[float] = browser.run(
         "const v = document.querySelectorAll('.view')[arguments[0]]; v.scrollIntoView({block: 'center'});"
         "const b = v.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]",
         i,
     )
-    frame = album.images[i].frame
-    return box[0] + (x + 0.5) / frame.width * box[2], box[1] + (y + 0.5) / frame.height * box[3]
+    return box
 
 
 def at_patch(browser: Browser, album: Album, i: int, patch: int) -> tuple[float, float]:
     return window(browser, album, i, *album.pixel(i, patch))
 
 
-def marks(browser: Browser) -> dict[str, dict[int, list[float]]]:
-    """The visible marks by kind and image: pixels of the original, and of nearest ones the cosine and its text."""
+#: All at once: each question of its own is a way to the browser and back.
+SHOWN = (
+    "const boxes = (selector) => [...document.querySelectorAll(selector)].map(e => {"
+    "const b = e.getBoundingClientRect(); return [b.x, b.y, b.width, b.height]; });"
+    "return {views: boxes('.view'), best: boxes('.mark.best'), said: document.getElementById('shown').textContent,"
+    "marks: [...document.querySelectorAll('.mark')].filter(m => !m.hidden).map(m => [m.classList[1],"
+    "+m.closest('.view').dataset.image, +m.dataset.x, +m.dataset.y, m.dataset.cosine ? +m.dataset.cosine : 0, m.textContent])}"
+)
+
+
+def by_kind(rows: list[list[Any]]) -> dict[str, dict[int, list[float]]]:
     found: dict[str, dict[int, list[float]]] = {"source": {}, "best": {}, "probe": {}}
-    for kind, image, x, y, cosine, text in browser.run(
-        "return [...document.querySelectorAll('.mark')].filter(m => !m.hidden).map(m => [m.classList[1],"
-        "+m.closest('.view').dataset.image, +m.dataset.x, +m.dataset.y, m.dataset.cosine ? +m.dataset.cosine : 0, m.textContent])"
-    ):
+    for kind, image, x, y, cosine, text in rows:
         found[kind][image] = [x, y, cosine, float(text.replace("−", "-"))] if kind == "best" else [x, y]
     return found
 
 
-def check_shown(browser: Browser, album: Album, source: int, patch: int) -> None:
-    """The patch is marked, and in every other image the one that NumPy finds; drawn where its pixels are."""
-    shown = marks(browser)
+def marks(browser: Browser) -> dict[str, dict[int, list[float]]]:
+    """The visible marks by kind and image: pixels of the original, and of nearest ones the cosine and its text."""
+    return by_kind(browser.run(SHOWN)["marks"])
+
+
+def check_shown(browser: Browser, album: Album, source: int, patch: int) -> str:
+    """The patch is marked, and in every other image the one that NumPy finds; drawn where its pixels are. Returns what is said of it."""
+    page = browser.run(SHOWN)
+    shown = by_kind(page["marks"])
     assert list(shown["source"]) == [source]
     assert np.allclose(shown["source"][source], album.pixel(source, patch), rtol=0, atol=1e-6)
     assert set(shown["best"]) == set(range(len(album.images))) - {source}
@@ -67,18 +83,12 @@ def check_shown(browser: Browser, album: Album, source: int, patch: int) -> None
         expected = album.best(source, patch, b)
         assert np.allclose([x, y], expected[:2], rtol=0, atol=1e-6)
         assert cosine == pytest.approx(expected[2], abs=2e-5) and text == pytest.approx(expected[2], abs=0.00502)
-        drawn = browser.run(
-            "const b = document.querySelectorAll('.mark.best')[arguments[0]].getBoundingClientRect(); return [b.x, b.y]",
-            b,
-        )
-        assert np.allclose(drawn, window_only(browser, album, b, x, y), rtol=0, atol=0.6)
+        assert np.allclose(page["best"][b][:2], in_box(page["views"][b], album, b, x, y), rtol=0, atol=0.6)
+    return str(page["said"])
 
 
-def window_only(browser: Browser, album: Album, i: int, x: float, y: float) -> tuple[float, float]:
-    box = browser.run(
-        "const b = document.querySelectorAll('.view')[arguments[0]].getBoundingClientRect(); return [b.x, b.y, b.width, b.height]",
-        i,
-    )
+def in_box(box: list[float], album: Album, i: int, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of an image is in the window, by the left, the top, the width and the height of the image."""
     frame = album.images[i].frame
     return box[0] + (x + 0.5) / frame.width * box[2], box[1] + (y + 0.5) / frame.height * box[3]
 
@@ -95,11 +105,11 @@ def change(browser: Browser, selector: str, value: Any, event: str = "change") -
 
 def heat(browser: Browser, album: Album, i: int) -> np.ndarray:
     """How bright the heat map is at the centre of each patch that takes part, −1 elsewhere."""
-    points = [window_only(browser, album, i, *album.pixel(i, p)) for p in range(len(album.usable(i)))]
+    points = [in_box([0, 0, 1, 1], album, i, *album.pixel(i, p)) for p in range(len(album.usable(i)))]
     values = browser.run(
         "const v = document.querySelectorAll('.view')[arguments[0]], b = v.getBoundingClientRect();"
         "const g = v.querySelector('canvas').getContext('2d');"
-        "return arguments[1].map(([x, y]) => { const d = g.getImageData(Math.floor(x - b.x), Math.floor(y - b.y), 1, 1).data;"
+        "return arguments[1].map(([x, y]) => { const d = g.getImageData(Math.floor(x * b.width), Math.floor(y * b.height), 1, 1).data;"
         "return (0.3 * d[0] + 0.6 * d[1] + 0.1 * d[2]) * d[3] / 255; })",
         i,
         points,
@@ -115,11 +125,10 @@ def test_pointing_at_a_patch_marks_the_nearest_ones(browser: Browser, album: Alb
     assert marks(browser) == {"source": {}, "best": {}, "probe": {}}
     rng = np.random.default_rng(0)
     for source in range(4):
-        for patch in rng.choice(np.flatnonzero(album.usable(source)), 5, replace=False):
+        for patch in rng.choice(np.flatnonzero(album.usable(source)), 3, replace=False):
             browser.point_at(*at_patch(browser, album, source, int(patch)))
-            check_shown(browser, album, source, int(patch))
+            said = check_shown(browser, album, source, int(patch))
             x, y = album.pixel(source, int(patch))
-            said = browser.text("#shown")
             assert said.startswith(f"image-{source}.png, row ") and ", pinned" not in said
             row, column = divmod(int(patch), album.images[source].frame.grid[1])
             assert f"row {row}, column {column}, at " in said
@@ -134,14 +143,10 @@ def test_the_pointer_means_the_patch_whose_centre_is_nearest(browser: Browser, a
     rng = np.random.default_rng(1)
     for source in range(4):
         frame, used = album.images[source].frame, album.usable(source).reshape(album.images[source].frame.grid)
+        left, top, wide, high = scrolled_to(browser, source)
         seen = 0
-        for x, y in rng.uniform(-0.4, [frame.width - 0.6, frame.height - 0.6], (8, 2)):
-            place = tuple(round(v) for v in window(browser, album, source, float(x), float(y)))
-            left, top, wide, high = browser.run(
-                "const b = document.querySelectorAll('.view')[arguments[0]].getBoundingClientRect();"
-                "return [b.x, b.y, b.width, b.height]",
-                source,
-            )
+        for x, y in rng.uniform(-0.4, [frame.width - 0.6, frame.height - 0.6], (6, 2)):
+            place = tuple(round(v) for v in in_box([left, top, wide, high], album, source, float(x), float(y)))
             x, y = (place[0] - left) / wide * frame.width - 0.5, (place[1] - top) / high * frame.height - 0.5
             row, column = (float(v) for v in frame.to_grid(x, y))
             if min(abs(row % 1 - 0.5), abs(column % 1 - 0.5)) < 0.02:
@@ -149,13 +154,12 @@ def test_the_pointer_means_the_patch_whose_centre_is_nearest(browser: Browser, a
             at = int(np.clip(round(row), 0, frame.grid[0] - 1)), int(np.clip(round(column), 0, frame.grid[1] - 1))
             box = frame.box
             inside = box[0] < x + 0.5 < box[2] and box[1] < y + 0.5 < box[3]
-            browser.press("\ue00c")  # Escape
-            browser.point_at(5, 5)
             browser.point_at(*place)
             if inside and used[at]:
                 patch = at[0] * frame.grid[1] + at[1]
                 assert np.allclose(marks(browser)["source"][source], album.pixel(source, patch), atol=1e-6)
                 seen += 1
+                browser.press("\ue00c")  # Escape
             else:
                 assert marks(browser)["source"] == {}
         assert seen > 1
@@ -214,13 +218,14 @@ def test_the_heat_is_that_of_the_scale_and_brightest_at_the_best_match(
     change(browser, "#sharpness", 40, "input")
     change(browser, "#smooth", False)
     browser.point_at(*at_patch(browser, album, 0, 20))
+    cosines_and_shares = browser.run(
+        "const scales = model.scales({image: 0, patch: 20}, arguments[0], 0.4, false);"
+        "return model.images.map((image, b) => { const c = Array.from(image.cosines); return [c, c.map(scales[b])]; })",
+        kind,
+    )
     for b in (1, 2, 3):
         bright, used = heat(browser, album, b), album.usable(b)
-        cosines = np.array(browser.run("return Array.from(model.images[arguments[0]].cosines)", b))
-        share = browser.run(
-            "const [name, cosines, b] = arguments; return cosines.map(model.scales({image: 0, patch: 20}, name, 0.4, false)[b])",
-            *(kind, cosines.tolist(), b),
-        )
+        cosines, share = np.array(cosines_and_shares[b])
         share = np.clip(share, 0, 1)
         colours = colormaps["viridis"](np.round(share * 63) / 63)[:, :3] @ [0.3, 0.6, 0.1]
         assert np.abs(bright - colours * 235 * share**0.75)[used].max() < 3
@@ -233,10 +238,16 @@ def test_the_heat_is_that_of_the_scale_and_brightest_at_the_best_match(
 def test_scales_are_what_they_are_called(browser: Browser, album: Album, page: Path) -> None:
     browser.open(page)
     browser.point_at(*at_patch(browser, album, 0, 20))
-    cosines = [np.array(browser.run("return Array.from(model.images[arguments[0]].cosines)", b)) for b in range(4)]
+    cosines = [np.array(c) for c in browser.run("return model.images.map(image => Array.from(image.cosines))")]
     used = [np.sort(c[album.usable(b) & ~((np.arange(len(c)) == 20) & (b == 0))]) for b, c in enumerate(cosines)]
+    sharpnesses, names = (0.0, 0.3, 1.0), ("softmax", "sigmoid", "rank", "cosine")
+    scaled = browser.run(
+        "const [sharpnesses, names, values] = arguments; return [false, true].map(joint => sharpnesses.map(sharp => values.map((v, b) =>"
+        "names.map(name => v.map(model.scales({image: 0, patch: 20}, name, sharp, joint)[b])))))",
+        *(sharpnesses, names, [s.tolist() for s in used]),
+    )
     for joint in (False, True):
-        for sharp in (0.0, 0.3, 1.0):
+        for at, sharp in enumerate(sharpnesses):
             for b in range(4):
                 values = np.sort(np.concatenate(used)) if joint else used[b]
                 largest = values[-1]
@@ -250,12 +261,8 @@ def test_scales_are_what_they_are_called(browser: Browser, album: Album, page: P
                     "rank": ((values[:, None] <= s).sum(axis=0) / len(values)) ** (64**sharp),
                     "cosine": s,
                 }
-                for name, wanted in expected.items():
-                    got = browser.run(
-                        "const [name, sharp, joint, b, values] = arguments;"
-                        "return values.map(model.scales({image: 0, patch: 20}, name, sharp, joint)[b])",
-                        *(name, sharp, joint, b, s.tolist()),
-                    )
+                assert list(expected) == list(names)
+                for (name, wanted), got in zip(expected.items(), scaled[joint][at][b], strict=True):
                     assert np.allclose(got, wanted, rtol=1e-6, atol=1e-9), (name, sharp, joint, b)
 
 
@@ -336,8 +343,7 @@ def test_all_of_it_works_from_the_keyboard(browser: Browser, album: Album, page:
     check_shown(browser, album, 0, start + grid[1] - 1)
     browser.press(Keys.ARROW_UP)
     check_shown(browser, album, 0, start - 1)
-    for _ in range(12):
-        browser.press(Keys.ARROW_UP)
+    browser.press(*[Keys.ARROW_UP] * 12)
     check_shown(browser, album, 0, (start - 1) % grid[1])
     browser.run(
         "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key: 'ArrowRight', shiftKey: true, bubbles: true}))"
@@ -478,10 +484,11 @@ def test_the_matches_of_two_images_are_drawn(browser: Browser, album: Album, pag
         assert len(rows) == len(expected) > 2 and sum(int(row["lines"]) for row in rows) == len(expected)
         assert np.allclose(columns(rows), expected, rtol=0, atol=1e-4)
         assert browser.text("#count") == f"{len(expected)} matches"
-        for row in rows[:5]:
+        views = browser.run(SHOWN)["views"]
+        for row in rows:
             ends: Any = row["dots"]
-            assert np.allclose(ends[0], window_only(browser, album, a, row["xa"], row["ya"]), atol=0.6)
-            assert np.allclose(ends[1], window_only(browser, album, b, row["xb"], row["yb"]), atol=0.6)
+            assert np.allclose(ends[0], in_box(views[a], album, a, row["xa"], row["ya"]), atol=0.6)
+            assert np.allclose(ends[1], in_box(views[b], album, b, row["xb"], row["yb"]), atol=0.6)
     change(browser, "#lines", False)
     assert {row["lines"] for row in drawn(browser)} == {0}
     browser.one("#matches").click()
@@ -596,14 +603,10 @@ def test_it_fits_any_window(browser: Browser, album: Album, page: Path, width: i
     for key in ("", "m"):
         browser.press(key)
         assert browser.run("return document.documentElement.scrollWidth") <= width
-        for i in range(4):
-            box = browser.run(
-                "const b = document.querySelectorAll('.view')[arguments[0]].getBoundingClientRect(); return [b.x, b.right, b.width, b.height]",
-                i,
-            )
-            frame = album.images[i].frame
-            assert box[0] >= 0 and box[1] <= width and box[3] >= 100
-            assert box[2] / box[3] == pytest.approx(frame.width / frame.height, rel=0.02)
+        for image, (left, _, wide, high) in zip(album.images, browser.run(SHOWN)["views"], strict=True):
+            frame = image.frame
+            assert left >= 0 and left + wide <= width and high >= 100
+            assert wide / high == pytest.approx(frame.width / frame.height, rel=0.02)
     paper = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (max(map(int, re.findall(r"\d+", paper))) < 60) == dark
 

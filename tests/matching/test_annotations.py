@@ -74,7 +74,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # Round trips
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("columns", [1, 3])
 @pytest.mark.parametrize("scores", [False, True])
@@ -100,7 +100,7 @@ def test_coco_gives_every_number_back(folder: Path, raw: Raw) -> None:
     assert json.loads((folder / "again.json").read_text()) == json.loads(path.read_text())
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_the_simple_csv_gives_every_number_back(folder: Path, delimiter: str, data: st.DataObject) -> None:

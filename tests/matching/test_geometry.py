@@ -113,7 +113,7 @@ def scene(
 @pytest.mark.parametrize("kind", GEOMETRIES)
 @pytest.mark.parametrize(("n", "wrong"), [(12, 0), (60, 20), (300, 180)])
 def test_a_known_model_is_found_among_wrong_matches(kind: Any, n: int, wrong: int) -> None:
-    for seed in range(4):
+    for seed in range(3):
         a, b, truth, right = scene(kind, np.random.default_rng(seed), n, wrong, away=20)
         g = fit_geometry(a, b, kind, threshold=2.0)
         assert g.reason is None and g.kind == kind and g.threshold == 2.0 and g.matrix is not None
@@ -587,12 +587,13 @@ def test_chance_is_no_model(kind: Any) -> None:
         rng = np.random.default_rng(seed)
         a, b = rng.uniform(0, [1000, 700], (2, 120, 2))
         best = fit_geometry(a, b, kind, threshold=25.0)
-        g = verified(some_matches(a, b), kind, threshold=25.0).geometry
+        looked_at = verified(some_matches(a, b), kind, threshold=25.0)
+        g = looked_at.geometry
         assert g is not None and g.matrix is None and not g.inliers.any() and g.reason is not None
         if best.reason is None:
             assert g.reason == (f"chance would give as much: {best.inliers.sum()} of 120 matches agree within 25 px")
         assert g.share == g.confidence == 0 and g.coverage == (0, 0) and g.log_false_alarms is None
-        assert len(inliers_of(verified(some_matches(a, b), kind, threshold=25.0))) == 0
+        assert len(inliers_of(looked_at)) == 0
 
 
 def test_four_matches_prove_no_homography_and_six_do() -> None:

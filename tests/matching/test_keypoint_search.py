@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import weakref
 from collections.abc import Iterator
 from typing import Any
@@ -74,11 +75,10 @@ def inside(rng: np.random.Generator, n: int, p: int, margin: float = 2.0) -> np.
         {"prototypes": "nearest"},
     ],
 )
-@pytest.mark.parametrize("seed", range(3))
 def test_an_image_returns_its_own_keypoints_within_half_a_pixel(
-    sizes: tuple[int, ...], options: dict[str, Any], seed: int
+    sizes: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    rng = np.random.default_rng([seed, len(sizes), len(options)])
+    rng = np.random.default_rng([*sizes, *str(options).encode()])
     image, xy = noise(rng), inside(rng, 1, 7)
     views = [view(image, size) for size in sizes]
     found = KeypointFinder.fit([views], marks(xy), KeypointOptions(**options)).find(views)
@@ -182,7 +182,7 @@ def test_a_point_that_is_marked_as_absent_is_no_shot() -> None:
         {"prototypes": "nearest", "contrast": 0.7, "position_prior": True, "video_weight": 0.0},
     ],
 )
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_place_is_the_definition(options: dict[str, Any], seed: int) -> None:
     """Everything at every place of the grid in float64: cosines of two encodings, rivals, priors, the window and its softmax."""
     rng = np.random.default_rng([seed, 77])
@@ -380,6 +380,14 @@ def test_the_window_of_one_of_a_pair_ends_half_way_to_the_other() -> None:
     assert np.allclose(found.xy, places[::-1], atol=0.1)
 
 
+@functools.cache
+def found_with(options: KeypointOptions) -> np.ndarray:
+    """Where five parts are, in a fourth image of four."""
+    views = [[view(noise([7, i]), 36)] for i in range(4)]
+    labels = marks(inside(np.random.default_rng(7), 3, 5))
+    return KeypointFinder.fit(views[:3], labels, options).find(views[3]).xy
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -396,11 +404,8 @@ def test_the_window_of_one_of_a_pair_ends_half_way_to_the_other() -> None:
     ],
 )
 def test_every_option_changes_the_result(change: dict[str, Any]) -> None:
-    views = [[view(noise([7, i]), 36)] for i in range(4)]
-    labels = marks(inside(np.random.default_rng(7), 3, 5))
-    plain = KeypointFinder.fit(views[:3], labels).find(views[3])
-    changed = KeypointFinder.fit(views[:3], labels, KeypointOptions(**change)).find(views[3])
-    assert not np.allclose(plain.xy, changed.xy, atol=1e-3)
+    changed = found_with(KeypointOptions(**change))
+    assert not np.allclose(found_with(KeypointOptions()), changed, atol=1e-3)
 
 
 def test_without_a_window_the_best_place_of_the_grid_stays() -> None:
