@@ -22,7 +22,8 @@ from cli.classify_results import (
     print_results,
     results_of,
 )
-from cli.data import EncodingChoice, encoder_json, encoder_words, is_store, open_features
+from cli.data import is_store, open_features
+from cli.encoder_choice import EncodingChoice, encoder_json, encoder_words
 from cli.labellers import Asked, make_labeller, read_labeller
 from cli.sort import SortPlan
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice, encoder_json, encoder_words
+from cli.encoder_choice import EncodingChoice, encoder_json, encoder_words
 
 
 def encode(

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli.data import EncodingChoice, LabelledData, encoder_json, encoder_words, read_base, read_table
+from cli.data import LabelledData, read_base, read_table
+from cli.encoder_choice import EncodingChoice, encoder_json, encoder_words
 
 if TYPE_CHECKING:
     import numpy as np

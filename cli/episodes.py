@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice, LabelledData
+from cli.data import LabelledData
+from cli.encoder_choice import EncodingChoice
 from cli.ensemble import Encoders, read_base_together, read_together
 from cli.episode_results import Result, chance_of, differences_json, show, write_folder
 from cli.episode_sets import COUNT, EpisodeChoice, EpisodeSet, episode_sets

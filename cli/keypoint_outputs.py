@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from cli import output
-from cli.data import encoder_words
+from cli.encoder_choice import encoder_words
 from cli.keypoint_sources import SizedMaps, VideoFrames
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def keypoint_document(
     """The JSON of a run."""
     import math
 
-    from cli.data import encoder_json
+    from cli.encoder_choice import encoder_json
 
     return output.document(
         encoder=(encoder_json(result.key) or {}) | {"sizes": result.encoded_at},

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import output
-from cli.data import EncodingChoice, ImageMaps, is_store, open_maps, picture_of
+from cli.data import is_store, picture_of
+from cli.encoder_choice import EncodingChoice
+from cli.maps import ImageMaps, open_maps
 
 if TYPE_CHECKING:
     import numpy as np

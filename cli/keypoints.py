@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice, is_store
+from cli.data import is_store
+from cli.encoder_choice import EncodingChoice
 from cli.keypoint_outputs import (
     KeypointOutputs,
     KeypointResult,

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import output
-from cli.data import EncodingChoice, read_base, read_table
+from cli.data import read_base, read_table
+from cli.encoder_choice import EncodingChoice
 from cli.method_runs import MethodRun, method_runs
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice, open_maps
+from cli.encoder_choice import EncodingChoice
+from cli.maps import open_maps
 from cli.match_outputs import MatchOutputs, write_outputs
 from cli.match_pairs import chosen_pairs, read_points
 from cli.match_results import emit_matches

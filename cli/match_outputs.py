@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cli import output
-from cli.data import ImageMaps, encoder_words
+from cli.encoder_choice import encoder_words
+from cli.maps import ImageMaps
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import output
-from cli.data import ImageMaps, encoder_json, encoder_words
+from cli.encoder_choice import encoder_json, encoder_words
+from cli.maps import ImageMaps
 
 if TYPE_CHECKING:
     from cli.match_steps import FoundPair, MatchSteps

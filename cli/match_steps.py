@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cli.data import ImageMaps
+from cli.maps import ImageMaps
 from cli.views import View, Views, masks_of, open_views
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice
+from cli.encoder_choice import EncodingChoice
 from cli.pck_results import PCKOutputs, emit_comparison, emit_pck, pck_document, write_pck_files
 from cli.pck_run import BenchmarkChoice, run_pck
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cli import output
-from cli.data import encoder_facts_words, encoder_json, encoder_words
+from cli.encoder_choice import encoder_facts_words, encoder_json, encoder_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -252,7 +252,7 @@ def _picture(pair: BenchmarkPair, convention: Convention, maps: PairMaps, key: s
     radius = radius if convention.inclusive else max(math.nextafter(radius, 0), 0.0)
     known = np.flatnonzero(located.kept)
     shown = known[np.unique(np.linspace(0, len(known) - 1, min(DRAWN_POINTS, len(known))).round().astype(int))]
-    words = [pair.name, f"α = {convention.alpha:g}"]
+    words = [pair.name, convention.name, f"α = {convention.alpha:g}"]
     words += ["source mirrored"] if located.choice is not None and located.choice.mirrored else []
     words += [f"{len(known):,} of {len(points_a):,} points kept"] if convention.filters else []
     words += [f"{len(shown)} of {len(known):,} points drawn"] if len(shown) < len(known) else []

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cli import output
-from cli.data import EncodingChoice, ImageMaps, open_maps
+from cli.encoder_choice import EncodingChoice
+from cli.maps import ImageMaps, open_maps
 from cli.views import ImageMasks, Views, masks_of, open_views
 
 if TYPE_CHECKING:

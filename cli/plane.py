@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice, encoder_json, encoder_words, read_base, read_table
+from cli.data import read_base, read_table
+from cli.encoder_choice import EncodingChoice, encoder_json, encoder_words
 from cli.plane_drawing import EpisodeDrawing
 
 if TYPE_CHECKING:

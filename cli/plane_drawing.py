@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cli import output
-from cli.data import LabelledData, encoder_words, picture_of
+from cli.data import LabelledData, picture_of
+from cli.encoder_choice import encoder_words
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import options, output
-from cli.data import EncodingChoice, LabelledData, encoder_json, encoder_words, image_file, is_store, read_table
+from cli.data import LabelledData, image_file, is_store, read_table
+from cli.encoder_choice import EncodingChoice, encoder_json, encoder_words
 
 if TYPE_CHECKING:
     from fewshot import FewShotResult, ProbeResult, ProbeSet

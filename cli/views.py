@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from cli import output
-from cli.data import ImageMaps, open_maps
+from cli.maps import ImageMaps, open_maps
 
 if TYPE_CHECKING:
     import numpy as np

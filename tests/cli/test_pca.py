@@ -251,9 +251,9 @@ def test_a_store_gives_the_same(own_photos: Path, tmp_path: Path, capsys: pytest
 def test_above_sixty_images_there_are_more_pages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cli.pca import _pages
+    from cli.pca_outputs import figure_pages
 
-    counts = [len(_pages(tmp_path / "x.svg", n, strips)) for n, strips in ((60, False), (61, False), (62, True))]
+    counts = [len(figure_pages(tmp_path / "x.svg", n, strips)) for n, strips in ((60, False), (61, False), (62, True))]
     assert counts == [1, 2, 4]
     # Drawn are pages of six and three, since those of sixty take long.
     monkeypatch.setattr("figures.feature_maps.MOST_IMAGES", 6)

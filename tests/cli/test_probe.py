@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.data import EncodingChoice
+from cli.encoder_choice import EncodingChoice
 from cli.main import run
 from encoders import InputError
 from fewshot import ProbeSet, hold_out, knn_probe, logistic_probe

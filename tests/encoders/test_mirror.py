@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from cli.data import EncodingChoice, encoder_json, encoder_words, open_maps
+from cli.encoder_choice import EncodingChoice, encoder_json, encoder_words
+from cli.maps import open_maps
 from encoders import Features, FeatureStore, Frame, ImageError, InputError, OutputExistsError, encode_images, load
 from encoders.frame import RESIZE_RULES, crop_frame, resample, resized_frame, with_stride
 from encoders.plan import cache_folder, plan_encoding
