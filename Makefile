@@ -11,8 +11,9 @@ BIN := $(VENV)/bin
 demo: $(VENV)/.installed
 	$(BIN)/fewmatch demo -o $(OUT)
 
+# Tests start many processes: bytecode is kept, even where the environment says not to.
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(PYTEST)
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest $(PYTEST)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
