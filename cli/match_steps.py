@@ -262,21 +262,29 @@ class PairFinder:
         return matches.spread(s.count)
 
     def _points(self, coarse: tuple[View, View], fine: tuple[View, View]) -> Transferred:
-        from matching import finer_points, transfer_points
-        from matching.transfer import checked_points, held_inside
+        from matching import transfer_points
+        from matching.coarse import transfer_coarse_to_fine
+        from matching.transfer import checked_points
 
         s = self.steps
         a, b = fine
         options = {"valid_b": b.valid, "refine": s.refine, **s.window_options}
         if coarse is fine:
             return transfer_points(s.points, a.map, a.frame, b.map, b.frame, **options)
-        a0, b0 = coarse
+        first, second = coarse
         if s.coarse_to_fine is not None and a.valid is not None:
-            a0 = self._pooled(dataclasses.replace(a, valid=None))  # a mask says where to match, not what may be asked
-        points = checked_points(s.points, a.frame)
-        # Pooled maps need not reach the border of the image.
-        found = transfer_points(held_inside(points, a0.frame), a0.map, a0.frame, b0.map, b0.frame, valid_b=b0.valid)
-        return finer_points(points, found.xy_b, b0.frame, a.map, a.frame, b.map, b.frame, **options)
+            first = self._pooled(
+                dataclasses.replace(a, valid=None)
+            )  # a mask says where to match, not what may be asked
+        return transfer_coarse_to_fine(
+            checked_points(s.points, a.frame),
+            (first.map, first.frame),
+            (second.map, second.frame),
+            (a.map, a.frame),
+            (b.map, b.frame),
+            coarse_valid_b=second.valid,
+            **options,
+        )
 
     def _heat(self, a: View, b: View) -> np.ndarray:
         from matching import similarity_maps

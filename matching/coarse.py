@@ -14,7 +14,7 @@ from encoders.errors import InputError
 from encoders.frame import Frame
 from matching.matches import Matches, unit_descriptors
 from matching.refinement import HALF_WIDTH, TEMPERATURE
-from matching.transfer import Refinement, Transferred, transfer_points
+from matching.transfer import MapFrame, Refinement, Transferred, held_inside, transfer_points
 from matching.windows import windows_between
 
 #: How far from a coarse match fine ones are looked for, in coarse patches.
@@ -168,6 +168,27 @@ def finer_points(
         near=xy_b,
         reach=(across, down),
     )
+
+
+def transfer_coarse_to_fine(
+    points: Any,
+    coarse_a: MapFrame,
+    coarse_b: MapFrame,
+    fine_a: MapFrame,
+    fine_b: MapFrame,
+    *,
+    coarse_valid_b: Bool[np.ndarray, "hb wb"] | None = None,
+    valid_b: Bool[np.ndarray, "Hb Wb"] | None = None,
+    **options: Any,
+) -> Transferred:
+    """Find points of A in coarse maps of B by `transfer_points`, then near there in fine ones by `finer_points`, to which `options` go.
+
+    A point beyond the border of what an encoding saw is looked up at that border: pooled maps need not reach that of the image.
+    """
+    xy = np.asarray(points, np.float64).reshape(-1, 2)
+    first = transfer_points(held_inside(xy, coarse_a[1]), *coarse_a, *coarse_b, valid_b=coarse_valid_b)
+    held = held_inside(xy, fine_a[1])
+    return finer_points(held, first.xy_b, coarse_b[1], *fine_a, *fine_b, valid_b=valid_b, **options)
 
 
 def pooled(

@@ -13,20 +13,17 @@ from torch import Tensor
 
 from encoders.errors import InputError
 from encoders.frame import Frame
-from matching.coarse import finer_points, pooled
+from matching.coarse import pooled, transfer_coarse_to_fine
 from matching.matches import unit_descriptors
 from matching.mirror import MirrorChoice, choose_mirror
 from matching.nearest import as_tensor
 from matching.pck_convention import Convention, SourceRule
 from matching.pck_pixels import best_pixels
 from matching.refinement import window_soft_argmax
-from matching.transfer import Transferred, held_inside, transfer_points
+from matching.transfer import MapFrame, Transferred, held_inside, transfer_points
 
 #: Similarities of points and patches that are held at once.
 _BLOCK = 2**22
-
-#: A feature map and its geometry.
-MapFrame = tuple[Float[np.ndarray, "h w D"] | Float[Tensor, "h w D"], Frame]
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,32 +150,20 @@ def _transferred(xy: Float[np.ndarray, "K 2"], a: EncodedImage, b: EncodedImage,
         "exclusion": None if convention.max_ratio is None else convention.exclusion,
     }
     if a.fine is not None and b.fine is not None:
-        coarse_a, coarse_b, fine_a, fine_b = a, b, a.fine, b.fine
+        coarse, fine_a, fine_b = [(a.map, a.frame), (b.map, b.frame)], a.fine, b.fine
+        coarse_valid = b.valid
     elif convention.coarse_to_fine is not None:
-        fine_a, fine_b = a, b
-        coarse_a, coarse_b = (
-            EncodedImage(*pooled(image.map, image.frame, convention.coarse_to_fine, valid=valid))
-            for image, valid in ((a, None), (b, b.valid))
-        )
+        factor, fine_a, fine_b, coarse_valid = convention.coarse_to_fine, a, b, None
+        coarse = [pooled(a.map, a.frame, factor), pooled(b.map, b.frame, factor, valid=b.valid)]
     else:
         return transfer_points(xy, a.map, a.frame, b.map, b.frame, valid_b=b.valid, **options)
-    # Pooled maps need not reach the border of the image.
-    coarse = transfer_points(
-        held_inside(xy, coarse_a.frame),
-        coarse_a.map,
-        coarse_a.frame,
-        coarse_b.map,
-        coarse_b.frame,
-        valid_b=coarse_b.valid,
-    )
-    return finer_points(
-        held_inside(xy, fine_a.frame),
-        coarse.xy_b,
-        coarse_b.frame,
-        fine_a.map,
-        fine_a.frame,
-        fine_b.map,
-        fine_b.frame,
+    return transfer_coarse_to_fine(
+        xy,
+        coarse[0],
+        coarse[1],
+        (fine_a.map, fine_a.frame),
+        (fine_b.map, fine_b.frame),
+        coarse_valid_b=coarse_valid,
         valid_b=fine_b.valid,
         **options,
     )

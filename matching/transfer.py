@@ -18,6 +18,8 @@ from matching.nearest import nearest_both_ways
 from matching.refinement import HALF_WIDTH, TEMPERATURE, window_soft_argmax
 from matching.windows import nearest_within, windows_between
 
+#: A feature map and its geometry; underscores, since several of one call have different sizes.
+MapFrame = tuple[Float[np.ndarray, "_h _w _d"] | Float[Tensor, "_h _w _d"], Frame]
 #: How a transferred point gets finer than a patch.
 Refinement = Literal["none", "soft-argmax"]
 REFINEMENTS: tuple[Refinement, ...] = get_args(Refinement)

@@ -229,7 +229,8 @@ def test_points_kept_are_counted_in_the_table(spair: Path, capsys: pytest.Captur
     code, out, _ = command(capsys, *base)
     words = f"points kept by the filters: {got['points']} of 10 ({100 * got['share']:.1f} %)"
     assert code == 0 and words in out and "of points kept, per image" in out and 0 < got["points"] < 10
-    assert "of points kept" not in command(capsys, *base, "--min-score", 1)[1]
+    nothing = command(capsys, *base, "--min-score", 1, "--figure", spair / "none.png")
+    assert nothing[0] == 0 and "of points kept" not in nothing[1] and (spair / "none.png").is_file()
 
 
 def test_benchmarks_take_their_own_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
