@@ -258,8 +258,9 @@ def _displaced(
 ) -> Float[np.ndarray, "K 2"]:
     """The mean over the patches that cover a point of where each takes it along."""
     on_input = (xy * frame_a.scale - frame_a.offset)[:, ::-1]  # row, then column
-    # What a stride leaves over at an edge is covered by the last patch.
-    held = on_input.clip(0, frame_a.input_size)
+    # What a stride leaves over at an edge is covered by the last patch, and what the missing half pixels take into padding by the first.
+    ends = _ends(frame_a) * frame_a.stride + np.array([0, frame_a.patch])
+    held = on_input.clip(ends[:, 0], ends[:, 1])
     corners = [np.arange(cells) * frame_a.stride for cells in frame_a.grid]
     covers = [
         (corner <= at[:, None]) & (at[:, None] <= corner + frame_a.patch)

@@ -71,7 +71,8 @@ def naive(
         ends = []
         for q in np.ndindex(fa.grid):
             corner = np.array([q[1], q[0]]) * fa.stride
-            at = np.clip(u, 0, [width, height])
+            first = np.array([columns[0], rows[0]]) * fa.stride
+            at = np.clip(u, first, np.array([columns[-1], rows[-1]]) * fa.stride + fa.patch)
             if usable_a[q] and (corner <= at).all() and (at <= corner + fa.patch).all():
                 best = places[int(np.argmax([units_a[q] @ units_b[p] for p in places]))]
                 ends.append(np.array([best[1], best[0]]) * fb.stride + u - corner)
@@ -215,6 +216,15 @@ def test_a_window_with_zeros_outside_leaks_where_similarities_are_low() -> None:
     )
     assert held.xy_b[0, 0] < 1e-6
     assert leaky.xy_b[0, 0] > 3  # 77 cells of weight exp(-2.5), about the middle of the grid
+
+
+def test_a_point_on_the_border_of_a_padded_image_is_covered_by_its_first_patch() -> None:
+    """Without half pixels it would lie in padding, whose features are nothing."""
+    frame = Frame(4, 4, (1, 3), 4, 4, (1.0, 1.0), (-4.0, 0.0))
+    a = np.array([[[0.0, 0.0], [1.0, 0.0], [0.0, 0.0]]])
+    image = EncodedImage(a, frame)
+    got = locate(np.array([[-0.4, 1.0]]), image, image, choose_convention("spair", "hpf"))
+    np.testing.assert_allclose(got.xy_b, [[-0.4, 1.0]])
 
 
 def test_points_outside_are_moved_and_said() -> None:
