@@ -210,10 +210,9 @@ def classify(
     run = _Run(json=json, figure=figure is not None, plan=plan)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_features(queries, choice, "encoding queries"))
-        if source.key != key:
-            raise InputError(
-                f"supports and queries were encoded differently ({key_difference(key, source.key)}): encode them alike"
-            )
+        difference = key_difference(key, source.key)
+        if difference:
+            raise InputError(f"support and query images were encoded differently ({difference}): encode them alike")
         run.streaming = source.count > STREAM_QUERIES or len(labeller.class_names) > STREAM_CLASSES
         if run.streaming and labeller.transductive:
             fitted = labeller.fitted

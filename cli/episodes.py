@@ -358,9 +358,10 @@ def _validation(
     """The classes to fit on, through the same encoders.
 
     Raises:
-        InputError: classes that are evaluated as well: what is fitted on them would flatter the result.
+        InputError: classes that are evaluated as well: what is fitted on them would flatter the result. Features of another encoder.
     """
     from encoders import InputError
+    from encoders.identity import key_difference
 
     like = {
         choice.encoder: choice.like(key)
@@ -368,7 +369,10 @@ def _validation(
         if key
     }
     names = [choice.encoder for choice in encoders.choices if choice.encoder is not None]
-    labelled, _ = read_together(path, names, lambda name: like.get(name) or choose(name))
+    labelled, used = read_together(path, names, lambda name: like.get(name) or choose(name))
+    for key, other in zip(encoders.keys, used.keys, strict=bool(encoders.keys and used.keys)):
+        if different := key_difference(key, other):
+            raise InputError(f"--val {path} was encoded differently than the data ({different}): encode them alike")
     shared = sorted(set(labelled.table.class_names) & set(table.class_names))
     if shared:
         raise InputError(

@@ -74,8 +74,8 @@ class ImageMaps:
             "mirror": "mirror" in turned,
         }
         key = plan_encoding(list(_listed(named).values()), encoder, keep="patches", **how).key
-        if key != self.key | {"preprocessing": turned}:
-            difference = key_difference(self.key | {"preprocessing": turned}, key)
+        difference = key_difference(self.key | {"preprocessing": turned}, key)
+        if difference:
             raise InputError(f"the images cannot be encoded mirrored as they were encoded before: {difference}")
         with _encoded(named, self.choice, description, **how) as found:
             if found.skipped:

@@ -183,11 +183,7 @@ def load(
             raise InputError(f"{text} is run by transformers, and not compiled: leave out --compile")
         return load_hugging_face(text.removeprefix("hf:"), device=device, dtype=dtype, stride=stride, progress=progress)
     names = {record.name for record in catalogue.checkpoints()}
-    family, _, rest = text.partition(":")
-    if rest and family in families():
-        text = rest
-    else:
-        family = ""
+    family, text = split_family(text)
     if family or (
         text not in names
         and (os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors"))
@@ -210,6 +206,12 @@ def load(
     digest = verify(record, path, trust_digest)
     encoder = encoder_of(record, path, digest, device=device, dtype=dtype, **told)
     return encoder.compile() if compile else encoder
+
+
+def split_family(name_or_path: str) -> tuple[str, str]:
+    """`FAMILY:PATH` as the two; an empty family where none is given."""
+    family, _, rest = name_or_path.partition(":")
+    return (family, rest) if rest and family in families() else ("", name_or_path)
 
 
 def encoder_of(

@@ -249,10 +249,12 @@ class FeatureStore:
                 "encode its images again into a new folder",
             )
         try:
-            manifest = (path / MANIFEST).read_bytes()
-            if meta["schema"] != 1 and (path / CHECKSUM).read_bytes() != _checksum_line(manifest):
-                raise ValueError(f"it is not the one that {CHECKSUM} was made of")
-            rows = [json.loads(line) for line in manifest.decode("ascii").splitlines()]
+            with (path / MANIFEST).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if meta["schema"] != 1 and (path / CHECKSUM).read_bytes() != _checksum_line(digest):
+                    raise ValueError(f"it is not the one that {CHECKSUM} was made of")
+                file.seek(0)
+                rows = [json.loads(line) for line in file]
             if not rows or not all(isinstance(row, dict) and {*_PLACE, "path", "status"} <= row.keys() for row in rows):
                 raise ValueError("its lines do not describe images")
         except (OSError, ValueError) as error:
@@ -425,12 +427,12 @@ def write_meta(path: Path, key: dict[str, Any]) -> None:
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
     """Finish a store: from here on readers see these images. Files that say so already are left alone."""
     manifest = b"".join(canonical(row) + b"\n" for row in rows)
-    for name, data in ((MANIFEST, manifest), (CHECKSUM, _checksum_line(manifest))):
+    for name, data in ((MANIFEST, manifest), (CHECKSUM, _checksum_line(hashlib.sha256(manifest).hexdigest()))):
         with contextlib.suppress(OSError):  # there may be none yet, or none that can be read
             if (path / name).read_bytes() == data:
                 continue
         write_atomically(path / name, data)
 
 
-def _checksum_line(manifest: bytes) -> bytes:
-    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+def _checksum_line(digest: str) -> bytes:
+    return f"{digest}  {MANIFEST}\n".encode()
