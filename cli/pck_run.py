@@ -138,7 +138,7 @@ def run_pck(
     whole, benchmark = chosen.read()
     for note in benchmark.notes:
         output.note(f"note: {output.printable(note)}")
-    _check_thresholds(benchmark, convention)
+    _check_pairs(benchmark, convention)
     files = list(dict.fromkeys(path for pair in benchmark.pairs for path in (pair.path_a, pair.path_b)))
     if masks is not None:
         _check_masks(masks, files)
@@ -172,10 +172,12 @@ def run_pck(
         return PCKResult(report, maps.key, benchmark.notes, maps.skipped)
 
 
-def _check_thresholds(benchmark: Benchmark, convention: Convention) -> None:
-    """T of every pair, before anything is encoded; those by the images' sizes may only be known afterwards."""
-    from matching.pck_scoring import pair_threshold
+def _check_pairs(benchmark: Benchmark, convention: Convention) -> None:
+    """What can be checked of every pair before anything is encoded: left and right, and T unless it needs the images' sizes."""
+    from matching.pck_scoring import pair_threshold, require_twins
 
+    for pair in benchmark.pairs:
+        require_twins(pair, convention)
     if convention.threshold.startswith("image"):
         return
     for pair in benchmark.pairs:

@@ -185,6 +185,60 @@ def test_every_option_changes_the_convention_or_the_pairs(spair: Path, capsys: p
     assert drawn == {(name,) for name in both} and len(names("--limit-per-category", 1)) == 1
 
 
+def write_mirrored(kind: str, folder: Path) -> Path:
+    """A picture and its mirror image, in which what looks like a left paw is a right one: points change places with their twins."""
+    names = {
+        "spair": ["0", "1", "2", "3", "8"],
+        "ap10k": ["left_eye", "right_eye", "left_hip", "right_hip", "nose"],
+        "cub": ["left eye", "right eye", "left leg", "right leg", "beak"],
+    }[kind]
+    a = np.random.default_rng(4).integers(4, 36, (5, 2)).astype(float)
+    b = a[[1, 0, 3, 2, 4]] * (-1, 1) + (47, 0)
+    pictures = {"a": PICTURES["a"], "b": PICTURES["a"][:, ::-1].copy()}
+    box = (0, 0, 48, 40)
+    if kind == "cub":
+        places = [dict(zip(names, map(tuple, xy.tolist()), strict=True)) for xy in (a, b)]
+        made.write_cub(folder, {n: ("001.Bird", xy, box) for n, xy in zip("ab", places, strict=True)}, pictures)
+        return folder
+    pairs = [a_pair("cat", "a", "b", a, b, points=names, box_a=box, box_b=box, size_a=SIZE, size_b=SIZE)]
+    (made.write_spair if kind == "spair" else made.write_ap10k)(folder, pairs, pictures)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["spair", "ap10k", "cub"])
+def test_left_and_right_change_places_in_mirror_images(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = (
+        "pck",
+        write_mirrored(kind, tmp_path),
+        "--kind",
+        kind,
+        *MINI,
+        "--size",
+        64,
+        "--preset",
+        "geoaware",
+        "--json",
+    )
+    got = as_json(command(capsys, *base))
+    assert got["mirrored"] == got["pairs"] and got["pck"]["0.1"]["point"]["pck"] == 1
+    assert got["geometry_aware"]["points"] == 4 * got["pairs"]
+    assert got["geometry_aware"]["pck"]["0.1"]["point"]["pck"] == 1
+    as_it_is = as_json(command(capsys, *base, "--flip", "none"))
+    assert as_it_is["mirrored"] == 0 and as_it_is["pck"]["0.1"]["point"]["pck"] < 1
+
+
+@pytest.mark.parametrize("kind", ["pf-pascal", "pf-willow", "tss", "hpatches", "psc6k"])
+def test_no_mirror_image_where_left_and_right_are_not_known(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in (("--preset", "geoaware"), ("--flip", "mutual")):
+        code, out, err = command(capsys, "pck", write(kind, tmp_path), "--kind", kind, *MINI, *more)
+        assert code == 2 and not out and "left and right of each other is not known" in err and "--flip none" in err
+        assert "Traceback" not in err
+
+
 def test_what_finds_points_otherwise_finds_them_elsewhere(
     spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
