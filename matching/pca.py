@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
+from encoders.catalogue import checkpoints
 from encoders.errors import InputError
 from encoders.frame import Frame
 from encoders.writing import write_atomically
@@ -36,6 +37,10 @@ READABLE = (1, 2)
 
 _Facts = dict[str, Any]
 
+#: Facts of the encoder that must be those of the basis, and those that need not.
+_EXACT = ("digest", "layer", "stride", "dtype")
+_ALLOWED = ("size", "resize", "fast_decode")
+
 
 @dataclass(frozen=True, eq=False)
 class PatchPCA:
@@ -57,7 +62,7 @@ class PatchPCA:
         never ends, what becomes 0.01 and 0.99.
     foreground_rule: None, or what tells foreground; then components and mean were fitted on the foreground alone.
     images, patches: how many were fitted (patches: foreground only, where there is a rule).
-    encoder: what made the maps (`name`, `digest`, `dtype`, `layer`, `size`, `resize`), or None.
+    encoder: what made the maps (`name`, `digest`, `identity`, `dtype`, `layer`, `size`, `resize`, …; see `check_encoder`), or None.
     style: one of `PCA_STYLES`.
 
     Source: DINOv2 (Oquab et al. 2024) for the two steps with a foreground, CAPI (Darcet et al. 2025) for the sign; docs/feature-maps.md.
@@ -217,23 +222,38 @@ class PatchPCA:
         real = np.ones(centred.shape[:2], bool) if frame is None else frame.real
         return real if self.foreground_rule is None else real & is_foreground(centred, self.foreground_rule)
 
-    def check_encoder(self, encoder: _Facts, name: str = "the basis") -> None:
-        """Refuse maps of another encoder than the basis was fitted on; another size, dtype or resize rule is allowed.
+    def check_encoder(self, encoder: _Facts, name: str = "the basis") -> dict[str, tuple[Any, Any]]:
+        """Refuse maps whose features were not made as those that the basis was fitted on.
 
-        The digests of the weights decide; the names, where one of them has no digest.
+        Where both have an `identity`, a digest of all that the features depend on, it must be the same. Where one has none, as in files of
+        earlier versions, name and digest of the weights, layer, stride and dtype must be the same, and name and digest those of a checkpoint
+        of the catalogue with a published digest: nothing else tells how the network was built and its images were prepared.
+        Another size, resize rule or way of decoding is allowed.
+
+        Returns:
+            Of those the ones that differ, with the value of the basis and that of the maps.
 
         Raises:
-            InputError: another encoder, other weights or another layer.
+            InputError: another encoder, other weights or options, or nothing that tells.
         """
         if self.encoder is None:
-            return
-        by = "digest" if self.encoder.get("digest") and encoder.get("digest") else "name"
-        for key in (by, "layer"):
-            if self.encoder.get(key) != encoder.get(key):
-                was, got = ({k: facts.get(k) for k in ("name", key)} for facts in (self.encoder, encoder))
-                raise InputError(
-                    f"{name} belongs to another encoder: expected {_words(was)} as it was fitted on, got {_words(got)}"
-                )
+            return {}
+        was = self.encoder
+        known = was.get("identity") and encoder.get("identity")
+        same = was["identity"] == encoder["identity"] if known else None
+        if not same:
+            for key in (*(() if known else ("name",)), *_EXACT, *(("identity",) if known else ())):
+                if was.get(key) != encoder.get(key):
+                    first, second = ({k: facts.get(k) for k in ("name", key)} for facts in (was, encoder))
+                    raise InputError(
+                        f"{name} belongs to another encoder: expected {_words(first)} as it was fitted on, got {_words(second)}"
+                    )
+        if same is None and not _published(was.get("name"), was.get("digest")):
+            raise InputError(
+                f"{name} does not say all that its colours depend on, and {was.get('name')} is no encoder of the catalogue with a "
+                "published digest: fit it again with --save-basis"
+            )
+        return {key: (was.get(key), encoder.get(key)) for key in _ALLOWED if was.get(key) != encoder.get(key)}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the basis as an .npz of plain arrays; the same basis gives the same bytes. Returns the path."""
@@ -315,6 +335,14 @@ class PatchPCA:
             encoder=encoder,
             style=style,
         )
+
+
+def _published(name: str | None, digest: str | None) -> bool:
+    """Whether this is a checkpoint of the catalogue whose publisher vouches for the digest."""
+    record = next((record for record in checkpoints() if record.name == name), None)
+    if record is None or record.digest_trust != "published" or not record.sha256 or not digest:
+        return False
+    return digest.startswith(record.sha256)
 
 
 def _words(facts: _Facts) -> str:

@@ -69,7 +69,7 @@ def test_json_and_maps_are_what_the_functions_give(
     got = as_json(command(capsys, "pca", photos, *SMALL, *extra, "--json", "--maps", maps))
     assert set(got) == {
         "schema", "version", "encoder", "images", "style", "center", "fitted", "explained_variance_ratio", "components", "foreground",
-        "basis", "figure", "pages", "skipped",
+        "basis", "basis_differs", "figure", "pages", "skipped",
     }  # fmt: skip
     assert got["style"] == "fewmatch" and got["pages"] == []
     names = ["a/cat.png", "b/cat.png", "cup.png"]
@@ -168,10 +168,13 @@ def test_a_basis_is_held_to_what_it_was_fitted_with(
     before = basis.read_bytes()
     assert command(capsys, "pca", photos, *SMALL, "--save-basis", basis, "--foreground")[0] == 5
     assert basis.read_bytes() == before
-    assert (
-        as_json(command(capsys, "pca", photos, *MINI, "--size", 128, "--basis", basis, "--json"))["encoder"]["size"]
-        == 128
-    )
+    other = command(capsys, "pca", photos, *MINI, "--size", 128, "--resize", "pad", "--basis", basis, "--json")
+    assert as_json(other)["basis_differs"] == {"size": [64, 128], "resize": ["keep", "pad"]}
+    assert f"note: {basis} was fitted with size 64, these maps have 128: colours mean the same only as far" in other[2]
+    assert as_json(command(capsys, "pca", photos, *SMALL, "--basis", basis, "--json"))["basis_differs"] == {}
+    for change, words in ((("--layer", "3"), "layer"), (("--stride", 4), "stride"), (("--dtype", "bfloat16"), "dtype")):
+        code, _, err = command(capsys, "pca", photos, *SMALL, *change, "--basis", basis, "--json")
+        assert code == 2 and "belongs to another encoder" in err and words in err
     for option, message in (
         (("--foreground",), "was fitted without --foreground"),
         (("--center", "all"), "was fitted with --center image+position, not all"),
