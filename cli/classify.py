@@ -148,7 +148,7 @@ def classify(
     Above 1000 images or 50 classes, --json writes a line per image as it comes, behind a first line that describes the run.
     """
     from encoders import FeatureStore, InputError
-    from encoders.plan import key_difference
+    from encoders.identity import key_difference
 
     queries = [*(query or []), *(more or [])]
     if support is not None and model is not None:

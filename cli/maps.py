@@ -59,7 +59,8 @@ class ImageMaps:
             InputError: an image is gone or has changed since, or the encoder at hand is not the one of the store.
         """
         from encoders import InputError
-        from encoders.plan import key_difference, plan_encoding
+        from encoders.identity import key_difference
+        from encoders.plan import plan_encoding
 
         named = [(str(self.rows[i]["path"]), self.files[i].absolute()) for i in images]
         used, encoder = self.key["preprocessing"], self.choice.loaded

@@ -155,9 +155,7 @@ def pca(
         pages = None if out is None else figure_pages(out, len(found), strips is not None)
         for page in (pages or [])[1:]:
             output.check_target(page, overwrite)
-        facts = (encoder_json(found.key) or {}) | {
-            name: found.key["encoder"][name] for name in ("identity",) if name in found.key["encoder"]
-        }
+        facts = (encoder_json(found.key) or {}) | _identity(found.key)
         differs: dict[str, tuple[Any, Any]] = {}
         if used is None:
             plain = not foreground and style in (None, "fewmatch")
@@ -195,6 +193,17 @@ def pca(
                 output.note(f"wrote {output.printable(written)}")
         if found.skipped:
             raise typer.Exit(3)
+
+
+def _identity(key: dict[str, Any]) -> dict[str, str]:
+    """A digest of all that the features depend on but the size, the resize rule and the decoder; none for stores that do not say it."""
+    from encoders.identity import key_digest
+
+    if "architecture" not in key["encoder"]:
+        return {}
+    encoder = {name: value for name, value in key["encoder"].items() if name != "name"}
+    preparation = {name: value for name, value in key["preprocessing"].items() if name not in ("dense", "rule")}
+    return {"identity": key_digest({"encoder": encoder, "layer": key["layer"], "preprocessing": preparation})}
 
 
 def _display_size(encoder: Encoder) -> int | None:

@@ -210,7 +210,7 @@ def probe(
 def _check_alike(name: str, paths: dict[str, Path], data: dict[str, LabelledData]) -> None:
     """Whether a table fits to the training table: encoded alike, of as many dimensions, and of its classes."""
     from encoders import InputError
-    from encoders.plan import key_difference
+    from encoders.identity import key_difference
 
     train, other = data["TRAIN"], data[name]
     if train.key is not None and other.key is not None and train.key != other.key:

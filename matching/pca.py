@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from encoders.catalogue import checkpoints
 from encoders.errors import InputError
 from encoders.frame import Frame
+from encoders.identity import require_known_encoder
 from encoders.writing import write_atomically
 from matching.pca_source import (
     PCA_CENTERS,
@@ -227,7 +227,7 @@ class PatchPCA:
 
         Where both have an `identity`, a digest of all that the features depend on, it must be the same. Where one has none, as in files of
         earlier versions, name and digest of the weights, layer, stride and dtype must be the same, and name and digest those of a checkpoint
-        of the catalogue with a published digest: nothing else tells how the network was built and its images were prepared.
+        of the catalogue: nothing else tells how the network was built and its images were prepared.
         Another size, resize rule or way of decoding is allowed.
 
         Returns:
@@ -248,11 +248,9 @@ class PatchPCA:
                     raise InputError(
                         f"{name} belongs to another encoder: expected {_words(first)} as it was fitted on, got {_words(second)}"
                     )
-        if same is None and not _published(was.get("name"), was.get("digest")):
-            raise InputError(
-                f"{name} does not say all that its colours depend on, and {was.get('name')} is no encoder of the catalogue with a "
-                "published digest: fit it again with --save-basis"
-            )
+        if same is None:
+            known_by = {key: was.get(key) for key in ("name", "digest")}
+            require_known_encoder(known_by, name, "fit it again with --save-basis")
         return {key: (was.get(key), encoder.get(key)) for key in _ALLOWED if was.get(key) != encoder.get(key)}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -335,14 +333,6 @@ class PatchPCA:
             encoder=encoder,
             style=style,
         )
-
-
-def _published(name: str | None, digest: str | None) -> bool:
-    """Whether this is a checkpoint of the catalogue whose publisher vouches for the digest."""
-    record = next((record for record in checkpoints() if record.name == name), None)
-    if record is None or record.digest_trust != "published" or not record.sha256 or not digest:
-        return False
-    return digest.startswith(record.sha256)
 
 
 def _words(facts: _Facts) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 
 from encoders.claim import locked
 from encoders.errors import FewmatchError, InputError, OutputExistsError
-from encoders.store import canonical
+from encoders.identity import canonical
 from matching.benchmarks.pair import Benchmark, BenchmarkPair
 from matching.pck_convention import Convention
 

@@ -462,6 +462,22 @@ def test_what_changed_is_scored_again_and_said(
         assert command(capsys, "pck", "--compare", tmp_path / "first.json", tmp_path / "second.json")[0] == 2
 
 
+def test_an_image_that_changed_is_noticed_through_the_caches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features and records both come from the cache, and the file has its old size and time of change."""
+    monkeypatch.setenv("FEWMATCH_HOME", str(tmp_path / "home"))
+    folder = twice(tmp_path / "spair")
+    base = ("pck", folder, "--kind", "spair", *MINI, "--size", 64, "--json", "--quiet")
+    first = as_json(command(capsys, *base))
+    assert as_json(command(capsys, *base))["records"]["reused"] == 2
+    change_image(folder)
+    got = as_json(command(capsys, *base))
+    assert got["records"]["scored_again"] == 1 and got["records"]["changed"] == {"images": 1}
+    fresh = as_json(command(capsys, *base, "--no-cache"))
+    assert got["pck"] == fresh["pck"] != first["pck"] and got["benchmark"]["images"] != first["benchmark"]["images"]
+
+
 def test_results_from_before_images_had_a_digest_are_compared_with_a_word(
     spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
