@@ -134,6 +134,7 @@ def classify(
     stride: options.Stride = None,
     crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -181,6 +182,7 @@ def classify(
         stride=stride,
         crops=crops,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     asked = Asked(method, settings or [], center, base, metric, prenormalize, temperature, reject, accept)

@@ -11,6 +11,7 @@ from cli.options import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from encoders import FrozenEncoder, TappedEncoder
+    from encoders.images import ValueRange
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,20 @@ class EncodingChoice:
     fast_decode: bool = False
     compile: bool = False
     crops: int | None = None
+    value_range: str | None = None
     said: EncodingChoice | None = None  # before `like` filled in what the user left open
     made_with: dict[str, Any] | None = field(default=None, repr=False)  # the encoder's facts in the key that `like` got
     #: The encoder by what it was loaded from and for; `dataclasses.replace` hands it on.
     _loaded: dict[tuple[Any, ...], FrozenEncoder | TappedEncoder] = field(
         default_factory=dict, repr=False, compare=False
     )
+
+    @property
+    def values(self) -> ValueRange:
+        """The values that become black and white, as `encode_images` takes them."""
+        from encoders.images import read_value_range
+
+        return read_value_range(self.value_range or "full")
 
     @property
     def loaded(self) -> FrozenEncoder | TappedEncoder:
@@ -100,6 +109,7 @@ class EncodingChoice:
             raw=self.raw if told else not tap.norm,
             facet=self.facet if told else tap.facet,
             fast_decode=self.fast_decode or decoded_fast(key),
+            value_range=self.value_range or range_words(key),
             crops=self.crops or key["preprocessing"].get("crops"),
             said=self.said or self,
             made_with=facts,
@@ -122,6 +132,7 @@ class EncodingChoice:
             ("--facet", None if said.facet == "token" else said.facet, tap.facet),
             ("--crops", said.crops, key["preprocessing"].get("crops", 1)),
             ("--fast-decode", said.fast_decode or None, decoded_fast(key)),
+            ("--range", said.value_range and said.value_range.replace(" ", ""), range_words(key)),
         ):
             if asked is not None and got != asked:
                 raise _made_with(path, option, got, asked)
@@ -162,6 +173,12 @@ def decoded_fast(key: dict[str, Any]) -> bool:
     return "fast" in str(key["decoder"])
 
 
+def range_words(key: dict[str, Any]) -> str:
+    """Which values of images of more than 8 bits became black and white, as --range takes it."""
+    values = key["preprocessing"].get("range", "full")
+    return values if isinstance(values, str) else ",".join(map(str, values))
+
+
 def encoder_json(key: dict[str, Any] | None) -> dict[str, Any] | None:
     """The entry `encoder` of results; None where features came without one. Equal `identity`, equal features."""
     if key is None:
@@ -182,6 +199,7 @@ def encoder_json(key: dict[str, Any] | None) -> dict[str, Any] | None:
         | ({"resize": preprocessing["rule"]} if key["keep"] == "patches" else {})
         | ({"stride": facts["stride"]} if "stride" in facts else {})
         | ({"fast_decode": True} if decoded_fast(key) else {})
+        | ({"range": preprocessing["range"]} if "range" in preprocessing else {})
         | ({"crops": preprocessing["crops"]} if "crops" in preprocessing else {})
         | ({"mirror": True} if "mirror" in preprocessing else {})
     )
@@ -206,5 +224,6 @@ def encoder_facts_words(facts: dict[str, Any] | None) -> str:
     layer += f", stride {facts['stride']}" if "stride" in facts else ""
     layer += f", {facts['crops']} crops" if "crops" in facts else ""
     layer += ", fast decode" if "fast_decode" in facts else ""
+    layer += f", range {range_words({'preprocessing': facts})}" if "range" in facts else ""
     layer += ", mirrored" if "mirror" in facts else ""
     return f"{facts['name']}{family} at {facts['size']} px{'' if rule == 'keep' else f' ({rule})'}{layer}, {facts['dtype']}"

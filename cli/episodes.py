@@ -130,6 +130,7 @@ def episodes(
     stride: options.Stride = None,
     crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -185,6 +186,7 @@ def episodes(
             stride=stride,
             crops=crops,
             fast_decode=fast_decode,
+            value_range=value_range,
             compile=compile,
         )
 

@@ -99,6 +99,7 @@ def pca(
     facet: options.Facet = "token",
     stride: options.Stride = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -144,6 +145,7 @@ def pca(
         facet=facet,
         stride=stride,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     with open_maps(images, choice, default_size=_display_size) as found:

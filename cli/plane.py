@@ -69,6 +69,7 @@ def plane(
     stride: options.Stride = None,
     crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -107,6 +108,7 @@ def plane(
         stride=stride,
         crops=crops,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     labelled = read_table(data, choice)

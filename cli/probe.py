@@ -64,6 +64,7 @@ def probe(
     stride: options.Stride = None,
     crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -108,6 +109,7 @@ def probe(
         stride=stride,
         crops=crops,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     paths = {"TRAIN": train, "TEST": test} | ({} if val is None else {"--val": val})

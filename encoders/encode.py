@@ -24,7 +24,7 @@ from encoders.errors import FewmatchError, ImageError, InputError, StoreDamagedE
 from encoders.features import Encoder, Features
 from encoders.frame import Frame, resample
 from encoders.identity import FileState, key_digest, stride_of
-from encoders.images import Decoded, decode_reduced, read_bytes
+from encoders.images import Decoded, ValueRange, decode_reduced, read_bytes
 from encoders.listing import ListedImage
 from encoders.plan import EncodingPlan, cache_folder, plan_encoding
 from encoders.store import (
@@ -60,6 +60,7 @@ def encode_images(
     fast_decode: bool = False,
     crops: int = 1,
     mirror: bool = False,
+    value_range: ValueRange = "full",
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     strict: bool = False,
@@ -87,6 +88,8 @@ def encode_images(
         crops: with `global`, how many crops of an image are averaged: 1, the centre; 5, and the corners; 10, and their mirror images.
         mirror: with `patches`, the encoder sees every picture with left and right exchanged. Maps and frames are brought back: their
             columns go from left to right of the original and their coordinates are its pixels. The vectors are of the mirrored picture.
+        value_range: which values of images of more than 8 bits become black and white: `full`, all of 0 to 65,535; `auto`, the 0.1st
+            and 99.9th percentile of each image; or the same two values for all images. Rows say which values were taken.
         shard: (i, n) does the i-th of n parts of the work, counted from 1; whoever finishes last completes the store.
         overwrite: drop what the folder holds of other images, or for another encoder or size; only files of a store are removed.
         strict: stop at the first image that cannot be used.
@@ -112,6 +115,7 @@ def encode_images(
         fast_decode=fast_decode,
         crops=crops,
         mirror=mirror,
+        value_range=value_range,
     )
     folder = Path(out) if out is not None else cache_folder(plan)
     steps = _steps(plan, folder, shard, overwrite, strict, out is None, workers, progress)
@@ -370,8 +374,10 @@ def _prepare(
         row["sha256"] = hashlib.sha256(data).hexdigest()
         if row["sha256"] in known:
             return row | {"status": "known", "reason": None}, None
-        decoded = decode_reduced(data, plan.reduction)
+        decoded = decode_reduced(data, plan.reduction, plan.value_range)
         row["note"] = decoded.note
+        if decoded.values is not None:
+            row["values"] = list(decoded.values)
         if plan.mirror:
             decoded = _mirrored(decoded)
         frame = plan.frame(decoded.width, decoded.height)

@@ -14,8 +14,8 @@ from typing import Any
 from encoders.errors import InputError
 from encoders.features import Encoder
 from encoders.frame import RESIZE_RULES, Frame, ResizeRule, crop_frame, resized_frame, with_stride
-from encoders.identity import FileState, canonical, encoder_facts, key_digest, stride_of
-from encoders.images import DECODER_VERSION, REDUCTIONS
+from encoders.identity import FileState, canonical, encoder_facts, key_digest, plain_json, stride_of
+from encoders.images import DECODER_VERSION, REDUCTIONS, ValueRange
 from encoders.listing import ListedImage, list_images
 from encoders.places import feature_cache
 from encoders.preprocessing import Preprocessing
@@ -44,6 +44,7 @@ class EncodingPlan:
     fast_decode: whether large JPEGs are decoded at a part of their size.
     crops: how many crops an image's vector is the mean of; see `CROPS`.
     mirror: whether the encoder sees every picture with left and right exchanged; maps and frames are brought back afterwards.
+    value_range: which values of images of more than 8 bits become black and white.
     """
 
     sources: list[str]
@@ -56,6 +57,7 @@ class EncodingPlan:
     fast_decode: bool = False
     crops: int = 1
     mirror: bool = False
+    value_range: ValueRange = "full"
 
     @cached_property
     def key(self) -> dict[str, Any]:
@@ -76,6 +78,7 @@ class EncodingPlan:
             used
             | ({} if self.crops == 1 else {"crops": self.crops})
             | ({"mirror": True} if self.mirror else {})
+            | ({} if self.value_range == "full" else {"range": plain_json(self.value_range)})
             | {"rule": self.resize if self.keep == "patches" else "squash" if self.preprocessing.squash else "crop"}
         )
 
@@ -150,6 +153,7 @@ def plan_encoding(
     fast_decode: bool = False,
     crops: int = 1,
     mirror: bool = False,
+    value_range: ValueRange = "full",
 ) -> EncodingPlan:
     """List the images and fix the preparation.
 
@@ -191,7 +195,9 @@ def plan_encoding(
         if keep == "patches":
             per_image = 2 * encoder.embed_dim * _dense_patches(preprocessing, encoder, rule)
             shard_images = max(1, min(SHARD_IMAGES, SHARD_BYTES // per_image))
-    return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images, rule, fast_decode, crops, mirror)
+    return EncodingPlan(
+        sources, images, encoder, preprocessing, keep, shard_images, rule, fast_decode, crops, mirror, value_range
+    )
 
 
 def cache_folder(plan: EncodingPlan) -> Path:
