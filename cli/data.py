@@ -126,7 +126,9 @@ def read_table(data: Path, choice: EncodingChoice, *, unlabelled: bool = False) 
     if data.suffix.lower() == ".npz":
         if choice.encoder is not None:
             output.note(f"note: {output.printable(data)} holds features already, so --encoder is not used")
-        return LabelledData(read_npz(data), None, [], None)
+        table = read_npz(data)
+        say_notes(table)
+        return LabelledData(table, None, [], None)
     key, rows, vectors = read_features([data], choice, f"encoding {output.printable(data.name)}")
     usable = [row for row in rows if row["status"] == "ok"]
     labelled = [i for i, row in enumerate(usable) if unlabelled or row["label"] is not None]
@@ -147,7 +149,14 @@ def read_table(data: Path, choice: EncodingChoice, *, unlabelled: bool = False) 
         [usable[i]["path"] for i in labelled],
         data.resolve().name,
     )
+    say_notes(table)
     return LabelledData(table, key, skipped, [usable[i] for i in labelled])
+
+
+def say_notes(table: FeatureTable) -> None:
+    """What a user should know of a table."""
+    for text in table.notes:
+        output.note(f"note: {output.printable(text)}")
 
 
 def read_base(base: Path | None, choice: EncodingChoice) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import options, output
-from cli.data import LabelledData
+from cli.data import LabelledData, say_notes
 from cli.encoder_choice import EncodingChoice
 from cli.ensemble import Encoders, read_base_together, read_together
 from cli.episode_results import Result, chance_of, differences_json, show, write_folder
@@ -349,7 +349,9 @@ def _within(table: FeatureTable, split: Path | None, part: str | None) -> tuple[
     found = read_split(split, part)
     for warning in found.warnings:
         output.note(f"note: {output.printable(split.name)}: {output.printable(warning)}")
-    return restrict(table, found), found
+    kept = restrict(table, found)
+    say_notes(kept)
+    return kept, found
 
 
 def _validation(
@@ -361,6 +363,7 @@ def _validation(
         InputError: classes that are evaluated as well: what is fitted on them would flatter the result.
     """
     from encoders import InputError
+    from encoders.names import same_name
 
     like = {
         choice.encoder: choice.like(key)
@@ -369,7 +372,8 @@ def _validation(
     }
     names = [choice.encoder for choice in encoders.choices if choice.encoder is not None]
     labelled, _ = read_together(path, names, lambda name: like.get(name) or choose(name))
-    shared = sorted(set(labelled.table.class_names) & set(table.class_names))
+    evaluated = {same_name(name) for name in table.class_names}
+    shared = [name for name in labelled.table.class_names if same_name(name) in evaluated]
     if shared:
         raise InputError(
             f"--val {path} has classes that are evaluated: {', '.join(shared[:3])}{', …' if len(shared) > 3 else ''} "

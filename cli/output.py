@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ FIGURES = (".png", ".svg", ".pdf")
 
 @dataclass
 class State:
-    """What `--quiet` and `--debug` said."""
+    """What `--quiet` and `--debug` said, and the notes of this run, none of which is repeated."""
 
     quiet: bool = False
     debug: bool = False
+    noted: set[str] = field(default_factory=set)
 
 
 state = State()
@@ -34,7 +35,8 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 def note(text: str) -> None:
     """Something worth knowing, on stderr, unless --quiet."""
-    if not state.quiet:
+    if not state.quiet and text not in state.noted:
+        state.noted.add(text)
         print(text, file=sys.stderr)
 
 

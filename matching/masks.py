@@ -15,6 +15,7 @@ from PIL import Image
 
 from encoders.errors import InputError
 from encoders.frame import Frame
+from encoders.names import DiskNames
 
 #: A share that is off the limit by less than this is at the limit: the edges of patches are rounded.
 _ROUNDING = 1e-9
@@ -27,8 +28,8 @@ def find_masks(
     """The mask file of each image.
 
     Args:
-        sources: one folder that has a mask for every image, `<the image's folder>/<its stem>.png` or else `<its stem>.png`; or mask
-            files, the i-th for the i-th image, images beyond the last of them having none.
+        sources: one folder that has a mask for every image, `<the image's folder>/<its stem>.png` or else `<its stem>.png`, names
+            compared by `encoders.names.same_name`; or mask files, the i-th for the i-th image, images beyond the last of them having none.
         images: the image files.
 
     Raises:
@@ -45,10 +46,11 @@ def find_masks(
         raise InputError(f"expected one folder of masks, or mask files alone, got {len(paths)} paths")
     folder, of = paths[0], dict[Path, Path]()
     found: list[Path | None] = []
+    disk = DiskNames()
     for file in files:
         name = f"{file.stem}.png"
-        near = folder / file.absolute().parent.name / name
-        mask = near if near.is_file() else folder / name
+        near = disk.find(folder / file.absolute().parent.name / name)
+        mask = near if near is not None and near.is_file() else disk.find(folder / name) or folder / name
         if not mask.is_file():
             raise InputError(f"no mask for {file}: expected {mask}")
         other = of.setdefault(mask, file.absolute())
