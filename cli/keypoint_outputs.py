@@ -173,7 +173,11 @@ def _all(result: KeypointResult) -> Iterator[np.ndarray]:
 
 
 def keypoint_document(
-    result: KeypointResult, options: dict[str, Any], written: Sequence[Path], skipped: Sequence[dict[str, Any]]
+    result: KeypointResult,
+    options: dict[str, Any],
+    written: Sequence[Path],
+    skipped: Sequence[dict[str, Any]],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """The JSON of a run."""
     import math
@@ -194,6 +198,7 @@ def keypoint_document(
         suggested=list(result.suggested),
         written=[str(path) for path in written],
         skipped=list(skipped),
+        notes=list(notes),
     )
 
 
