@@ -33,17 +33,17 @@ def image_file(row: dict[str, Any]) -> Path:
 
 
 def picture_of(row: dict[str, Any], file: Path | None = None) -> np.ndarray | None:
-    """(H, W, 3) uint8 RGB of a manifest line; None, with a note, where the image is gone or no longer the one that was encoded."""
+    """(H, W, 3) uint8 RGB of a manifest line; None where the image is gone or no longer the one that was encoded (see `output.finish`)."""
     from encoders import ImageError, read_image
 
     file = file or image_file(row)
     try:
         image = read_image(file)
     except ImageError as error:  # a store may have been carried away from its images
-        output.note(f"not drawn: {output.printable(file)}: {error}")
+        output.state.missing[str(file)] = str(error)
         return None
     if image.sha256 != row["sha256"]:
-        output.note(f"not drawn: {output.printable(file)}: changed since it was encoded")
+        output.state.missing[str(file)] = "changed since it was encoded"
         return None
     return image.rgb
 

@@ -395,8 +395,7 @@ def keypoints(
             output.note(f"skipped {output.printable(row['path'] or '')}: {output.printable(row['reason'])}")
     for path in written:
         output.note(f"wrote {output.printable(path)}")
-    if skipped:
-        raise typer.Exit(3)
+    output.finish(bool(skipped))
 
 
 def _given(**values: float | None) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def _caption(found: ImageMaps, basis: PatchPCA) -> str:
 
 
 def pca_json(
-    found: ImageMaps, basis: PatchPCA, file: Path | None, pages: list[Path] | None, targets: list[Path] | None
+    found: ImageMaps, basis: PatchPCA, file: Path | None, pages: list[Path], targets: list[Path] | None
 ) -> dict[str, Any]:
     rule = basis.foreground_rule
     images = []
@@ -104,9 +104,10 @@ def pca_json(
         if rule is None
         else {"threshold": rule.threshold, "side": "above" if rule.above else "below", "share": rule.share},
         basis=None if file is None else str(file),
-        figure=None if pages is None else str(pages[0]),
-        pages=[str(page) for page in pages or []],
+        figure=str(pages[0]) if pages else None,
+        pages=[str(page) for page in pages],
         skipped=output.skipped_json(found.skipped),
+        **output.drawing_json(),
     )
 
 
@@ -168,11 +169,12 @@ def _on_a_page(strips: bool) -> int:
     return MOST_STRIPS if strips else MOST_IMAGES
 
 
-def draw_pages(
-    found: ImageMaps, basis: PatchPCA, smooth: bool, strips: int | None, out: Path, pages: list[Path]
-) -> list[Path]:
-    """Page after page, so that the pictures of one are held at a time; returns the pages that were drawn."""
-    from encoders import InputError
+def draw_pages(found: ImageMaps, basis: PatchPCA, smooth: bool, strips: int | None, pages: list[Path]) -> list[Path]:
+    """Page after page, so that the pictures of one are held at a time; returns the pages that were drawn.
+
+    Raises:
+        NotDrawnError: no image is there any more.
+    """
     from figures import feature_map_figure, save_figure
     from figures.component_strips import strips_figure
 
@@ -202,7 +204,7 @@ def draw_pages(
             save_figure(figure, page)
             drawn.append(page)
     if not drawn:
-        raise InputError(f"{out} cannot be drawn: the images are no longer where the store found them")
+        raise output.NotDrawnError("the images are no longer where they were encoded")
     return drawn
 
 

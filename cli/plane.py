@@ -183,6 +183,7 @@ def plane(
                 **_places(result, names, support, query, labelled.rows),
                 skipped=output.skipped_json(labelled.skipped),
                 figure=None if out is None else os.fspath(out),
+                **output.drawing_json(),
             )
         )
     else:
@@ -197,8 +198,7 @@ def plane(
             f"{explain(result)} Centre {center}, {metric}, seed {seed}"
             + (" (transductive: uses the queries as a set)" if result.transductive else ""),
         )
-    if labelled.skipped:
-        raise typer.Exit(3)
+    output.finish(bool(labelled.skipped))
 
 
 def _class_list(classes: str, ways: int | None) -> list[str]:

@@ -16,6 +16,7 @@ from PIL import Image
 from encoders.errors import InputError
 from encoders.frame import Frame
 from encoders.names import DiskNames
+from matching.image_sizes import size_difference
 
 #: A share that is off the limit by less than this is at the limit: the edges of patches are rounded.
 _ROUNDING = 1e-9
@@ -80,7 +81,11 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> Bool[np.nd
         raise InputError(f"the mask {path} is no PNG: save it as one (lossy formats blur its edges)")
     width, height = struct.unpack(">II", data[16:24])
     if (width, height) != size:
-        raise InputError(f"expected the mask {path} of {size[0]}×{size[1]} px as its image, got {width}×{height}")
+        difference = size_difference((width, height), size)
+        raise InputError(
+            f"expected the mask {path} of {size[0]}×{size[1]} px as its image, got {width}×{height}"
+            + ("" if difference is None or difference.kind != "swapped" else difference.hint)
+        )
     depth, colour_type = data[24], data[25]
     if depth == 16 and colour_type != 0:
         # Pillow keeps the upper 8 bits of colours: a small value would be black.
