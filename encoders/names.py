@@ -11,6 +11,7 @@ import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -39,6 +40,15 @@ def distinct_names(names: Sequence[str]) -> tuple[list[str], Int[np.ndarray, "N"
     number = {key: i for i, key in enumerate(keys)}
     own = np.array([number[same_name(str(name))] for name in spelled], np.int64)
     return [shown[key] for key in keys], own[index]
+
+
+def distinct_labels(labels: Sequence[object] | np.ndarray) -> tuple[list[Any], Int[np.ndarray, "N"]]:
+    """As `distinct_names`, for labels that may also be numbers or anything else that can be sorted."""
+    array = np.asarray(labels)
+    distinct, index = np.unique(array, return_inverse=True)
+    if array.dtype.kind == "U" or (array.dtype.kind == "O" and all(isinstance(label, str) for label in distinct)):
+        return distinct_names([str(label) for label in array])
+    return distinct.tolist(), index
 
 
 def spelling_notes(names: Iterable[str], what: str) -> list[str]:

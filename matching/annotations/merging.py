@@ -33,7 +33,14 @@ def merge_labels(every: Sequence[Labels], *, replace: bool = False) -> Labels:
     paths = [path for labels in every for path in labels.keypoints.paths]
     where = [place for labels in every for place in labels.where]
     files = [file for labels in every for file in labels.files or ()] if located else None
-    keys = [os.path.abspath(file) for file in files] if files is not None else paths
+    if files is not None:
+        keys = [os.path.abspath(file) for file in files]
+    else:
+        same = [[same_name(path) for path in labels.keypoints.paths] for labels in every]
+        # Where one file has both spellings of a name, they are two images.
+        keys = (
+            paths if any(len(set(names)) < len(names) for names in same) else [name for names in same for name in names]
+        )
     xy, visible, score = (np.concatenate([group[k] for group in arrays]) for k in range(3))
     labelled = np.concatenate([labels.labelled for labels in every])
 

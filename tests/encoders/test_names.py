@@ -12,17 +12,20 @@ import pytest
 from PIL import Image
 
 from encoders import InputError, list_images
-from encoders.names import DiskNames, distinct_names, same_name, spelling_notes
+from encoders.names import DiskNames, distinct_labels, distinct_names, same_name, spelling_notes
 from fewshot import (
     Labeller,
     Split,
     check_disjoint,
+    evaluate,
     load_labeller,
     missing_from,
     read_npz,
     read_split,
     restrict,
     restrict_images,
+    sample_episodes,
+    sample_variable_episodes,
     save_labeller,
     table_of_images,
 )
@@ -82,6 +85,19 @@ def test_labellers_and_saved_ones(tmp_path: Path) -> None:
     twice = Labeller.from_fitted(dataclasses.replace(mixed.fitted, class_names=("ant", NFC, NFD)))
     with pytest.raises(InputError, match="two or more different"):
         load_labeller(save_labeller(twice, tmp_path / "model.safetensors"))
+
+
+def test_episodes_of_labels_by_name() -> None:
+    features = np.random.default_rng(0).normal(size=(12, 4))
+    mixed, plain = [NFC, "dog", NFD, "ant"] * 3, ["cafe", "dog", "cafe", "ant"] * 3
+    words = {"ways": 3, "shots": 1, "queries": 2, "episodes": 20, "seed": 1}
+    drawn, expected = sample_episodes(mixed, **words), sample_episodes(plain, **words)
+    np.testing.assert_array_equal(drawn.support, expected.support)
+    np.testing.assert_array_equal(drawn.classes, expected.classes)
+    assert evaluate(features, mixed, drawn).accuracy == evaluate(features, plain, expected).accuracy
+    varied = [sample_variable_episodes(labels, episodes=5, min_ways=2, seed=0) for labels in (mixed, plain)]
+    np.testing.assert_array_equal(varied[0].query, varied[1].query)
+    assert distinct_labels([3, 1, 3])[1].tolist() == [1, 0, 1]
 
 
 def test_paths_in_files_of_splits_and_episodes() -> None:
