@@ -159,16 +159,28 @@ def say_notes(table: FeatureTable) -> None:
         output.note(f"note: {output.printable(text)}")
 
 
-def read_base(base: Path | None, choice: EncodingChoice) -> np.ndarray | None:
-    """The features of a base set; labels do not matter."""
+def read_base(base: Path | None, choice: EncodingChoice, like: dict[str, Any] | None) -> np.ndarray | None:
+    """The features of a base set, encoded as the data were; labels do not matter.
+
+    Args:
+        like: the key of the data; None where they came as an .npz, which says nothing of its encoder.
+
+    Raises:
+        InputError: no usable image, or a base set that was encoded differently.
+    """
     from encoders import InputError
+    from encoders.identity import key_difference
     from fewshot import read_npz
 
     if base is None:
         return None
     if base.suffix.lower() == ".npz":
         return read_npz(base).features
-    _, rows, vectors = read_features([base], choice, f"encoding {output.printable(base.name)}")
+    choice = choice if like is None else choice.like(like)
+    key, rows, vectors = read_features([base], choice, f"encoding {output.printable(base.name)}")
+    difference = None if like is None else key_difference(like, key)
+    if difference:
+        raise InputError(f"the base set {base} was encoded differently than the data ({difference}): encode them alike")
     output.list_skipped([row for row in rows if row["status"] != "ok"])
     if not len(vectors):
         raise InputError(f"{base} holds no usable image")

@@ -360,9 +360,10 @@ def _validation(
     """The classes to fit on, through the same encoders.
 
     Raises:
-        InputError: classes that are evaluated as well: what is fitted on them would flatter the result.
+        InputError: classes that are evaluated as well: what is fitted on them would flatter the result. Features of another encoder.
     """
     from encoders import InputError
+    from encoders.identity import key_difference
     from encoders.names import same_name
 
     like = {
@@ -371,7 +372,10 @@ def _validation(
         if key
     }
     names = [choice.encoder for choice in encoders.choices if choice.encoder is not None]
-    labelled, _ = read_together(path, names, lambda name: like.get(name) or choose(name))
+    labelled, used = read_together(path, names, lambda name: like.get(name) or choose(name))
+    for key, other in zip(encoders.keys, used.keys, strict=bool(encoders.keys and used.keys)):
+        if different := key_difference(key, other):
+            raise InputError(f"--val {path} was encoded differently than the data ({different}): encode them alike")
     evaluated = {same_name(name) for name in table.class_names}
     shared = [name for name in labelled.table.class_names if same_name(name) in evaluated]
     if shared:

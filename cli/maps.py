@@ -59,7 +59,8 @@ class ImageMaps:
             InputError: an image is gone or has changed since, or the encoder at hand is not the one of the store.
         """
         from encoders import InputError
-        from encoders.plan import key_difference, plan_encoding
+        from encoders.identity import key_difference
+        from encoders.plan import plan_encoding
 
         named = [(str(self.rows[i]["path"]), self.files[i].absolute()) for i in images]
         used, encoder = self.key["preprocessing"], self.choice.loaded
@@ -73,8 +74,8 @@ class ImageMaps:
             "mirror": "mirror" in turned,
         }
         key = plan_encoding(list(_listed(named).values()), encoder, keep="patches", **how).key
-        if key != self.key | {"preprocessing": turned}:
-            difference = key_difference(self.key | {"preprocessing": turned}, key)
+        difference = key_difference(self.key | {"preprocessing": turned}, key)
+        if difference:
             raise InputError(f"the images cannot be encoded mirrored as they were encoded before: {difference}")
         with _encoded(named, self.choice, description, **how) as found:
             if found.skipped:

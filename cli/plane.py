@@ -124,7 +124,7 @@ def plane(
         seed=seed,
         class_names=chosen.class_names,
     )
-    base_features = read_base(base, choice.like(labelled.key) if labelled.key else choice)
+    base_features = read_base(base, choice, labelled.key)
     result = episode_plane(
         chosen.features,
         chosen.labels,

@@ -210,12 +210,12 @@ def probe(
 def _check_alike(name: str, paths: dict[str, Path], data: dict[str, LabelledData]) -> None:
     """Whether a table fits to the training table: encoded alike, of as many dimensions, and of its classes."""
     from encoders import InputError
+    from encoders.identity import key_difference
     from encoders.names import same_name
-    from encoders.plan import key_difference
 
     train, other = data["TRAIN"], data[name]
-    if train.key is not None and other.key is not None and train.key != other.key:
-        different = key_difference(train.key, other.key)
+    different = None if train.key is None or other.key is None else key_difference(train.key, other.key)
+    if different:
         raise InputError(f"TRAIN and {name} were encoded differently ({different}): encode them alike")
     dims = [part.table.features.shape[1] for part in (train, other)]
     if dims[0] != dims[1]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,12 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders import catalogue
-from encoders.checkpoint import file_digest, read_weights, require_match, unwrapped, weights_file
+from encoders.checkpoint import read_weights, require_match, unwrapped, weights_file
 from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
 from encoders.download import Progress
 from encoders.errors import FewmatchError, InputError
 from encoders.families import families, find_family, recognise
 from encoders.features import Features
+from encoders.identity import file_digest, state_digest
 from encoders.models import Backbone
 from encoders.preprocessing import Preprocessing
 from encoders.weights_files import Note, obtain, verify
@@ -32,6 +32,7 @@ class FrozenEncoder:
         name, family, embed_dim, patch_size, preprocessing: as in the `Encoder` contract.
         stride: pixels from one patch to the next; less than `patch_size` where patches overlap.
         digest: SHA-256 of the weights file, or of the state dict it was made from, in hex.
+        architecture: every option that the network was built with, JSON-ready.
         device, dtype: where and in what the network runs. Outputs have this dtype.
     """
 
@@ -54,6 +55,7 @@ class FrozenEncoder:
         self.stride = model.stride or model.patch_size
         self.preprocessing = preprocessing
         self.digest = digest
+        self.architecture = model.facts()
         self.device = device
         self.dtype = dtype
 
@@ -181,11 +183,7 @@ def load(
             raise InputError(f"{text} is run by transformers, and not compiled: leave out --compile")
         return load_hugging_face(text.removeprefix("hf:"), device=device, dtype=dtype, stride=stride, progress=progress)
     names = {record.name for record in catalogue.checkpoints()}
-    family, _, rest = text.partition(":")
-    if rest and family in families():
-        text = rest
-    else:
-        family = ""
+    family, text = split_family(text)
     if family or (
         text not in names
         and (os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors"))
@@ -208,6 +206,12 @@ def load(
     digest = verify(record, path, trust_digest)
     encoder = encoder_of(record, path, digest, device=device, dtype=dtype, **told)
     return encoder.compile() if compile else encoder
+
+
+def split_family(name_or_path: str) -> tuple[str, str]:
+    """`FAMILY:PATH` as the two; an empty family where none is given."""
+    family, _, rest = name_or_path.partition(":")
+    return (family, rest) if rest and family in families() else ("", name_or_path)
 
 
 def encoder_of(
@@ -276,16 +280,6 @@ def from_state_dict(
         device=choose_device(device),
         dtype=chosen,
     )
-
-
-def state_digest(state: Mapping[str, Tensor]) -> str:
-    """A digest of names, shapes and values, for weights that came from no file."""
-    total = hashlib.sha256()
-    for key in sorted(state):
-        tensor = state[key].detach().cpu().contiguous()
-        total.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
 
 
 def _fitting(family: Preprocessing, patch: int) -> Preprocessing:

@@ -67,8 +67,9 @@ def test_json_holds_what_the_functions_give(photos: dict[str, Path], capsys: pyt
         "not_written",
     }
     assert (got["schema"], got["figure"], got["skipped"]) == (1, None, [])
-    assert {k: v for k, v in got["encoder"].items() if k != "digest"} == {
+    assert {k: v for k, v in got["encoder"].items() if k not in ("digest", "identity")} == {
         "name": "mini",
+        "family": "dinov2_reg",
         "dtype": "float32",
         "size": 128,
         "layer": "last",
