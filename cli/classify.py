@@ -236,15 +236,21 @@ def classify(
     if plan is not None and apply:
         plan.apply()
     caption = caption_of(labeller, encoder_words(key))
+    drawn = False
+    if figure is not None and run.doubtful:
+        with output.drawing(figure):
+            draw_sheet(run.doubtful, run.counts.total(), figure)
+            drawn = True
     if json:
         sorted_json = {} if plan is None else {"sort": plan.to_json(apply)}
         if run.streaming:
             if plan is not None:
                 output.emit_json_line(sorted_json)
+            if any(output.drawing_json().values()):
+                output.emit_json_line(output.drawing_json())
         else:
-            output.emit_json(
-                about | {"results": run.results, "skipped": output.skipped_json(run.skipped)} | sorted_json
-            )
+            found = {"results": run.results, "skipped": output.skipped_json(run.skipped)}
+            output.emit_json(about | found | output.drawing_json() | sorted_json)
     else:
         output.list_skipped(run.skipped)
         if run.streaming:
@@ -253,8 +259,7 @@ def classify(
             print_results(run.results, run.counts, len(labeller.class_names), caption)
         if plan is not None:
             plan.show(apply)
-    if figure is not None and run.doubtful:
-        draw_sheet(run.doubtful, run.counts.total(), figure)
+    if drawn and figure is not None:
         output.note(f"wrote {output.printable(figure)}")
     if out is not None:
         output.note(f"wrote {output.printable(out)}")
@@ -264,8 +269,7 @@ def classify(
         output.note(f"not sorted: {output.printable(file.name)}: {output.printable(why)}")
     if not run.counts:
         raise InputError(f"none of the {source.count} query images could be used")
-    if run.skipped or labelled.skipped or lost:
-        raise typer.Exit(3)
+    output.finish(bool(run.skipped or labelled.skipped or lost))
 
 
 class _Run:

@@ -93,7 +93,11 @@ Doubtful = tuple[float, int, dict[str, Any], str | None]
 
 
 def draw_sheet(doubtful: list[Doubtful], count: int, path: Path) -> None:
-    """The least certain images with their labels."""
+    """The least certain images with their labels.
+
+    Raises:
+        NotDrawnError: none of them is there any more.
+    """
     from figures import contact_sheet, save_figure
 
     pictures, labels, probabilities, rejected = [], [], [], []
@@ -105,10 +109,11 @@ def draw_sheet(doubtful: list[Doubtful], count: int, path: Path) -> None:
         labels.append(NONE if label is None else output.printable(label))
         probabilities.append(-negative)
         rejected.append(label is None)
-    if pictures:
-        few = "" if len(pictures) == count else f"the {len(pictures)} least certain of "
-        title = f"{few}{count:,} images, least certain first"
-        save_figure(contact_sheet(pictures, labels, probabilities, rejected=rejected, title=title), path)
+    if not pictures:
+        raise output.NotDrawnError("the images are no longer where they were encoded")
+    few = "" if len(pictures) == count else f"the {len(pictures)} least certain of "
+    title = f"{few}{count:,} images, least certain first"
+    save_figure(contact_sheet(pictures, labels, probabilities, rejected=rejected, title=title), path)
 
 
 def print_results(results: list[dict[str, Any]], counts: Counter[str | None], classes: int, caption: str) -> None:

@@ -36,7 +36,7 @@ def image_file(row: dict[str, Any]) -> Path:
 
 
 def picture_of(row: dict[str, Any], file: Path | None = None) -> np.ndarray | None:
-    """(H, W, 3) uint8 RGB of a manifest line; None, with a note, where the image is gone or no longer the one that was encoded."""
+    """(H, W, 3) uint8 RGB of a manifest line; None where the image is gone or no longer the one that was encoded (see `output.finish`)."""
     from encoders import ImageError, read_image
 
     file = file or image_file(row)
@@ -44,10 +44,10 @@ def picture_of(row: dict[str, Any], file: Path | None = None) -> np.ndarray | No
         low_high = row.get("values")  # as the encoder saw it
         image = read_image(file, "full" if low_high is None else (int(low_high[0]), int(low_high[1])))
     except ImageError as error:  # a store may have been carried away from its images
-        output.note(f"not drawn: {output.printable(file)}: {error}")
+        output.state.missing[str(file)] = str(error)
         return None
     if image.sha256 != row["sha256"]:
-        output.note(f"not drawn: {output.printable(file)}: changed since it was encoded")
+        output.state.missing[str(file)] = "changed since it was encoded"
         return None
     return image.rgb
 
@@ -138,7 +138,9 @@ def read_table(data: Path, choice: EncodingChoice, *, unlabelled: bool = False) 
     if data.suffix.lower() == ".npz":
         if choice.encoder is not None:
             output.note(f"note: {output.printable(data)} holds features already, so --encoder is not used")
-        return LabelledData(read_npz(data), None, [], None)
+        table = read_npz(data)
+        say_notes(table)
+        return LabelledData(table, None, [], None)
     key, rows, vectors = read_features([data], choice, f"encoding {output.printable(data.name)}")
     usable = [row for row in rows if row["status"] == "ok"]
     labelled = [i for i, row in enumerate(usable) if unlabelled or row["label"] is not None]
@@ -159,7 +161,14 @@ def read_table(data: Path, choice: EncodingChoice, *, unlabelled: bool = False) 
         [usable[i]["path"] for i in labelled],
         data.resolve().name,
     )
+    say_notes(table)
     return LabelledData(table, key, skipped, [usable[i] for i in labelled])
+
+
+def say_notes(table: FeatureTable) -> None:
+    """What a user should know of a table."""
+    for text in table.notes:
+        output.note(f"note: {output.printable(text)}")
 
 
 def read_base(base: Path | None, choice: EncodingChoice, like: dict[str, Any] | None) -> np.ndarray | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cli import options, output
-from cli.data import LabelledData
+from cli.data import LabelledData, say_notes
 from cli.encoder_choice import EncodingChoice
 from cli.ensemble import Encoders, read_base_together, read_together
 from cli.episode_results import Result, chance_of, differences_json, show, write_folder
@@ -351,7 +351,9 @@ def _within(table: FeatureTable, split: Path | None, part: str | None) -> tuple[
     found = read_split(split, part)
     for warning in found.warnings:
         output.note(f"note: {output.printable(split.name)}: {output.printable(warning)}")
-    return restrict(table, found), found
+    kept = restrict(table, found)
+    say_notes(kept)
+    return kept, found
 
 
 def _validation(
@@ -364,6 +366,7 @@ def _validation(
     """
     from encoders import InputError
     from encoders.identity import key_difference
+    from encoders.names import same_name
 
     like = {
         choice.encoder: choice.like(key)
@@ -375,7 +378,8 @@ def _validation(
     for key, other in zip(encoders.keys, used.keys, strict=bool(encoders.keys and used.keys)):
         if different := key_difference(key, other):
             raise InputError(f"--val {path} was encoded differently than the data ({different}): encode them alike")
-    shared = sorted(set(labelled.table.class_names) & set(table.class_names))
+    evaluated = {same_name(name) for name in table.class_names}
+    shared = [name for name in labelled.table.class_names if same_name(name) in evaluated]
     if shared:
         raise InputError(
             f"--val {path} has classes that are evaluated: {', '.join(shared[:3])}{', …' if len(shared) > 3 else ''} "

@@ -81,6 +81,7 @@ class Pictures(Sequence["np.ndarray"]):
 
     def __init__(self, source: SizedMaps | VideoFrames, sizes: Sequence[tuple[int, int]], used: Sequence[int]) -> None:
         self._source, self._sizes = source, sizes
+        self._there = False
         self._frames = source.pictures(used) if isinstance(source, VideoFrames) else {}
 
     def __len__(self) -> int:
@@ -98,8 +99,18 @@ class Pictures(Sequence["np.ndarray"]):
         if not -len(self) <= index < len(self):
             raise IndexError(index)
         found = self._frames.get(index) if isinstance(self._source, VideoFrames) else self._source.picture(index)
+        self._there |= found is not None
         width, height = self._sizes[index]
         return np.full((height, width, 3), 128, np.uint8) if found is None else found
+
+    def require_any(self) -> None:
+        """Refuse a figure of grey images alone.
+
+        Raises:
+            NotDrawnError: none of the pictures that were asked for is there any more.
+        """
+        if not self._there:
+            raise output.NotDrawnError("the images are no longer where they were encoded")
 
 
 @dataclass(frozen=True)
@@ -143,37 +154,49 @@ def write_keypoint_files(wanted: KeypointOutputs, result: KeypointResult, like: 
         written.append(write_keypoints(wanted.out, found, layout, sizes=result.sizes, likelihood=wanted.likelihood))
     caption = output.printable(result.caption)
     if wanted.overlays is not None:
+        count = 0
         for n, picture in enumerate(_all(result)):
+            if picture is None:
+                continue
             truth = None if result.truth is None else result.truth.take([n])
             figure = keypoint_figure([picture], found.take([n]), truth=truth, caption=caption)
             save_figure(figure, wanted.overlays / f"{n:05d}-{Path(found.paths[n]).stem}.png")
-        written.append(wanted.overlays)
+            count += 1
+        with output.drawing(wanted.overlays):
+            if not count:
+                raise output.NotDrawnError("the images are no longer where they were encoded")
+            written.append(wanted.overlays)
     if wanted.sheet is not None:
         most = wanted.sheet_images or 60
         pictures = Pictures(result.source, result.sizes, order[:most])
-        written.append(
-            save_figure(keypoint_sheet(pictures, found, truth=result.truth, caption=caption, most=most), wanted.sheet)
-        )
+        with output.drawing(wanted.sheet):
+            figure = keypoint_sheet(pictures, found, truth=result.truth, caption=caption, most=most)
+            pictures.require_any()
+            written.append(save_figure(figure, wanted.sheet))
     if wanted.review is not None:
         most = wanted.review_images or 100
         pictures = Pictures(result.source, result.sizes, order[:most])
-        page = review_page(pictures, found, title="Keypoints", note=caption, most=most)
-        wanted.review.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(wanted.review, page.encode())
-        written.append(wanted.review)
+        with output.drawing(wanted.review):
+            page = review_page(pictures, found, title="Keypoints", note=caption, most=most)
+            pictures.require_any()
+            written.append(write_atomically(wanted.review, page.encode()))
     return written
 
 
-def _all(result: KeypointResult) -> Iterator[np.ndarray]:
-    """Every picture in turn, none of them kept."""
+def _all(result: KeypointResult) -> Iterator[np.ndarray | None]:
+    """Every picture in turn, none of them kept; None where it is gone."""
     if isinstance(result.source, VideoFrames):
         yield from (frame.rgb for frame in result.source.frames())
     else:
-        yield from Pictures(result.source, result.sizes, [])
+        yield from map(result.source.picture, range(len(result.source)))
 
 
 def keypoint_document(
-    result: KeypointResult, options: dict[str, Any], written: Sequence[Path], skipped: Sequence[dict[str, Any]]
+    result: KeypointResult,
+    options: dict[str, Any],
+    written: Sequence[Path],
+    skipped: Sequence[dict[str, Any]],
+    notes: Sequence[str],
 ) -> dict[str, Any]:
     """The JSON of a run."""
     import math
@@ -194,6 +217,8 @@ def keypoint_document(
         suggested=list(result.suggested),
         written=[str(path) for path in written],
         skipped=list(skipped),
+        notes=list(notes),
+        **output.drawing_json(),
     )
 
 

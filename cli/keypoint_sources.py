@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from cli import output
 from cli.data import is_store, picture_of
@@ -27,22 +28,115 @@ if TYPE_CHECKING:
 SMALL_SIZES = (256, 384)
 
 
-def read_all_labels(labels: Path, corrections: Sequence[Path], root: Path | None) -> Labels:
-    """The labelled images of a file, with corrections that take the place of what it says; images without any point are left out.
+@dataclass(frozen=True)
+class LabelChoice:
+    """How files of labels are read; as the options of those names."""
+
+    images_root: Path | None = None
+    rescale_labels: bool = False
+    visible: Literal[1, 2] | None = None
+
+    def read(self, path: Path) -> Labels:
+        from matching.annotations.reading import read_labels
+
+        return read_labels(path, visible=self.visible)
+
+    def located(self, path: Path, other: Path | None = None) -> Labels:
+        """With the files of the images; see `locate_images`."""
+        from matching.annotations.locating import locate_images
+
+        return locate_images(self.read(path), self.images_root, other=other, rescale=self.rescale_labels)
+
+    def fitted(self, labels: Labels, sizes: Sequence[tuple[int, int]]) -> Labels:
+        """Labels of images that are no files, compared with their sizes."""
+        from matching.annotations.locating import compare_sizes
+
+        return compare_sizes(labels, sizes, rescale=self.rescale_labels)
+
+    def check(self, every: Sequence[Labels]) -> None:
+        """Refuse what none of these files would use."""
+        from encoders import InputError
+        from matching.annotations.layouts import format_of
+
+        if self.visible is not None and not any(format_of(labels.layout) == "coco" for labels in every):
+            raise InputError("--visible is for COCO's files, and none of these is one: leave it out")
+
+
+def read_all_labels(labels: Path, corrections: Sequence[Path], how: LabelChoice) -> list[Labels]:
+    """The labels of a file and its corrections, each with its images."""
+    first = how.located(labels)
+    return [first, *(how.located(path, first.root) for path in corrections)]
+
+
+def labelled_images(every: Sequence[Labels]) -> Labels:
+    """The labelled images of a file, with corrections that take the place of what it says; images that nobody looked at are left out.
 
     Raises:
-        InputError: what cannot be read, or no image with a point.
+        InputError: no image with a point, or no point that is visible.
     """
     from encoders import InputError
-    from matching.annotations.locating import locate_images
     from matching.annotations.merging import merge_labels
-    from matching.annotations.reading import read_labels
 
-    every = [locate_images(read_labels(path), root) for path in (labels, *corrections)]
-    merged = merge_labels(every, replace=True) if corrections else every[0]
-    if not merged.marked.any():
-        raise InputError(f"{labels} has no point in an image that can be used")
-    return merged.take(merged.marked)
+    merged = merge_labels(every, replace=True) if len(every) > 1 else every[0]
+    if not merged.keypoints.placed.any():
+        raise InputError(f"{merged.source} has no point in an image that can be used")
+    if not merged.keypoints.visible.any():
+        raise InputError(
+            f"{merged.source}: all points in images that can be used are hidden, so there is nothing to learn from: mark visible "
+            "ones; for a COCO file, --visible 1 reads hidden points as visible"
+        )
+    return merged.take(merged.labelled)
+
+
+def truth_of_files(
+    truth: Labels, files: Sequence[Path], names: Sequence[str], sizes: Sequence[tuple[int, int]]
+) -> Labels:
+    """The labels of these images, under these names; those with a point outside their image join the skipped ones.
+
+    Raises:
+        InputError: labels of none of the images.
+    """
+    place = {_real(file): i for i, file in enumerate(truth.files or ())}
+    return _truth(truth, [place.get(_real(file)) for file in files], names, sizes, None)
+
+
+def truth_of_frames(truth: Labels, names: Sequence[str], sizes: Sequence[tuple[int, int]], how: LabelChoice) -> Labels:
+    """The labels of these frames of a video, which they name by the last part of their path without its ending.
+
+    Raises:
+        InputError: labels of none of the frames, or two images that are named like one frame.
+    """
+    from encoders import InputError
+    from encoders.names import same_name
+
+    place: dict[str, int] = {}
+    for i, path in enumerate(truth.keypoints.paths):
+        stem = same_name(Path(path.replace("\\", "/")).stem)
+        if stem in map(same_name, names) and truth.labelled[i] and place.setdefault(stem, i) != i:
+            raise InputError(f"{truth.source}: {truth.keypoints.paths[place[stem]]} and {path} name the same frame")
+    return _truth(truth, [place.get(same_name(name)) for name in names], names, sizes, how)
+
+
+def _truth(
+    truth: Labels,
+    index: Sequence[int | None],
+    names: Sequence[str],
+    sizes: Sequence[tuple[int, int]],
+    how: LabelChoice | None,
+) -> Labels:
+    """The labels `index` of the images `names`; compared with their sizes as `how` says, if that is still to be done."""
+    from encoders import InputError
+    from matching.annotations.locating import keep_inside
+
+    there = [(n, i) for n, i in enumerate(index) if i is not None and truth.labelled[i]]
+    if not there:
+        raise InputError(f"{truth.source} has labels of none of the images in which parts are looked for")
+    size = {names[n]: sizes[n] for n, _ in there}
+    found = truth.take([i for _, i in there])
+    found = dataclasses.replace(found, keypoints=dataclasses.replace(found.keypoints, paths=tuple(size)))
+    if how is not None:
+        found = how.fitted(found, [size[name] for name in found.keypoints.paths])
+    return keep_inside(found, [size[name] for name in found.keypoints.paths])
 
 
 def parse_sizes(text: str | None, encoder: Encoder) -> list[int]:
@@ -80,10 +174,17 @@ class SizedMaps:
     def __len__(self) -> int:
         return len(self.files)
 
-    @property
-    def names(self) -> list[str]:
-        """As the user wrote them."""
-        return [str(self.of_size[0].rows[i]["path"]) for i in self.place[0]]
+    def names(self, root: Path | None) -> list[str]:
+        """The images' paths: relative to `root`, where they lie below it, else as the user wrote them."""
+        typed = [str(self.of_size[0].rows[i]["path"]) for i in self.place[0]]
+        below = [None if root is None else _below(root, file) for file in self.files]
+        names = [name if path is None else path for name, path in zip(typed, below, strict=True)]
+        count = Counter(names)
+        # A path that was typed can read like one below the root.
+        return [
+            file.as_posix() if path is None and count[name] > 1 else name
+            for name, path, file in zip(names, below, self.files, strict=True)
+        ]
 
     def views(self, index: int) -> list[View]:
         return [
@@ -117,6 +218,14 @@ class SizedMaps:
         return dataclasses.replace(
             self, files=[self.files[i] for i in kept], place=[[place[i] for i in kept] for place in self.place]
         )
+
+
+def _below(root: Path, file: Path) -> str | None:
+    """The path of a file relative to a folder above it; None where the folder is not."""
+    for folder, path in ((root.absolute(), file.absolute()), (_real(root), _real(file))):
+        if path.is_relative_to(folder):
+            return path.relative_to(folder).as_posix()
+    return None
 
 
 def _real(path: Path) -> Path:

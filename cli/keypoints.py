@@ -21,7 +21,17 @@ from cli.keypoint_outputs import (
     keypoint_document,
     write_keypoint_files,
 )
-from cli.keypoint_sources import SizedMaps, VideoFrames, parse_sizes, read_all_labels, sized_maps
+from cli.keypoint_sources import (
+    LabelChoice,
+    SizedMaps,
+    VideoFrames,
+    labelled_images,
+    parse_sizes,
+    read_all_labels,
+    sized_maps,
+    truth_of_files,
+    truth_of_frames,
+)
 
 if TYPE_CHECKING:
     from matching.annotations.labels import Labels
@@ -113,6 +123,23 @@ def keypoints(
             "--images-root",
             metavar="FOLDER",
             help="What paths in LABELS are relative to; by default the nearest of its folder and the three above that holds any.",
+        ),
+    ] = None,
+    rescale_labels: Annotated[
+        bool,
+        typer.Option(
+            "--rescale-labels",
+            help="Move the points of COCO images whose width and height differ from the file's by one factor; by default such "
+            "images are skipped.",
+        ),
+    ] = False,
+    visible: Annotated[
+        int | None,
+        typer.Option(
+            "--visible",
+            min=1,
+            max=2,
+            help="Least v of a COCO point that counts as visible; by default 2, but 1 in a file without any 2.",
         ),
     ] = None,
     corrections: Annotated[
@@ -275,7 +302,14 @@ def keypoints(
         film = VideoFrames(images[0], 1 if every is None else every, start or 0, stop)
     elif every is not None or start is not None or stop is not None:
         raise InputError("--every, --start and --stop are for a video")
-    known = read_all_labels(labels, corrections or [], images_root)
+    reading = LabelChoice(images_root, rescale_labels, {1: 1, 2: 2, None: None}[visible])
+    every_label = read_all_labels(labels, corrections or [], reading)
+    known = labelled_images(every_label)
+    truth = None if score is None else reading.read(score) if film is not None else reading.located(score)
+    reading.check([*every_label, *([] if truth is None else [truth])])
+    notes = [*known.notes, *(() if truth is None else truth.notes)]
+    for text in notes:
+        output.note(f"note: {output.printable(text)}")
     if outputs.out is not None:
         outputs.layout(known.layout)
     choice = EncodingChoice(
@@ -330,7 +364,10 @@ def keypoints(
                 output.note(f"{everything - len(query)} labelled images among them are left out")
             skipped += output.skipped_json(query.skipped)
             frame_sizes = [query.size(i) for i in range(len(query))]
-            stream: Iterator[tuple[str, list[Any]]] = ((name, query.views(i)) for i, name in enumerate(query.names))
+            names = query.names(known.root)
+            if truth is not None:  # looked at before the search, so that nothing is lost if it does not fit
+                truth = truth_of_files(truth, query.files, names, frame_sizes)
+            stream: Iterator[tuple[str, list[Any]]] = ((name, query.views(i)) for i, name in enumerate(names))
             source: SizedMaps | VideoFrames = query
             key, total = query.of_size[0].key, len(query)
         else:
@@ -342,22 +379,25 @@ def keypoints(
                 finder, stream, video=video, progress=lambda done: update(done, total) if total else update(done, done)
             )
         result = KeypointResult(found, frame_sizes, source, key, chosen, len(known), finder.threshold)
-        if score is not None:
-            result = _scored(result, score, images_root, query)
+        if truth is not None:
+            if film is not None:
+                truth = truth_of_frames(truth, found.paths, frame_sizes, reading)
+            result = _scored(result, truth)
+            skipped += [skip.to_json() for skip in truth.skipped]
         if suggest is not None:
             assert query is not None
             result = _suggested(result, query, taught, suggest)
         written = write_keypoint_files(outputs, result, known.layout)
     if json:
-        output.emit_json(keypoint_document(result, _options_json(how, video, threshold), written, skipped))
+        options_json = _options_json(how, video, threshold)
+        output.emit_json(keypoint_document(result, options_json, written, skipped, notes))
     else:
         emit_keypoints(result)
         for row in skipped:
             output.note(f"skipped {output.printable(row['path'] or '')}: {output.printable(row['reason'])}")
     for path in written:
         output.note(f"wrote {output.printable(path)}")
-    if skipped:
-        raise typer.Exit(3)
+    output.finish(bool(skipped))
 
 
 def _given(**values: float | None) -> dict[str, Any]:
@@ -371,13 +411,15 @@ def _given(**values: float | None) -> dict[str, Any]:
 
 def _pairs(texts: Sequence[str], parts: Sequence[str]) -> tuple[tuple[int, int], ...]:
     from encoders import InputError
+    from encoders.names import same_name
 
+    place = {same_name(part): i for i, part in enumerate(parts)}
     pairs = []
     for text in texts:
-        names = text.split(":")
-        if len(names) != 2 or names[0] not in parts or names[1] not in parts:
+        found = [place.get(same_name(name)) for name in text.split(":")]
+        if len(found) != 2 or found[0] is None or found[1] is None:
             raise InputError(f"expected --left-right PART:PART with two of {', '.join(parts)}, got {text}")
-        pairs.append((parts.index(names[0]), parts.index(names[1])))
+        pairs.append((found[0], found[1]))
     return tuple(pairs)
 
 
@@ -405,30 +447,18 @@ def _noted(stream: Iterator[tuple[str, list[Any]]], sizes: list[tuple[int, int]]
         yield name, views
 
 
-def _scored(result: KeypointResult, score: Path, root: Path | None, query: SizedMaps | None) -> KeypointResult:
-    """With the truth of those images that these labels know."""
+def _scored(result: KeypointResult, truth: Labels) -> KeypointResult:
+    """With the scores of those images that these labels know; they are named as in the result."""
     import numpy as np
 
-    from encoders import InputError
-    from matching.annotations.locating import locate_images
-    from matching.annotations.reading import read_labels
     from matching.keypoint_score import score_keypoints
 
-    read = read_labels(score)
-    if query is not None:
-        located = locate_images(read, root)
-        names: dict[Any, int] = {os.path.realpath(file): i for i, file in enumerate(located.files or ())}
-        index = [names.get(os.path.realpath(file)) for file in query.files]
-    else:
-        located = read
-        names = {Path(path).stem: i for i, path in enumerate(read.keypoints.paths)}
-        index = [names.get(name) for name in result.found.paths]
-    there = [n for n, i in enumerate(index) if i is not None]
-    if not there:
-        raise InputError(f"{score} has labels of none of the images in which parts were looked for")
-    truth = located.keypoints.in_order(result.found.parts).for_images(index, result.found.paths)
-    scores = score_keypoints(result.found.take(there), truth.take(there), np.array([result.sizes[n] for n in there]))
-    return dataclasses.replace(result, truth=truth, scores=scores)
+    row = {name: i for i, name in enumerate(truth.keypoints.paths)}
+    there = [n for n, name in enumerate(result.found.paths) if name in row]
+    index = [row.get(name) for name in result.found.paths]
+    known = truth.keypoints.in_order(result.found.parts).for_images(index, result.found.paths)
+    scores = score_keypoints(result.found.take(there), known.take(there), np.array([result.sizes[n] for n in there]))
+    return dataclasses.replace(result, truth=known, scores=scores)
 
 
 def _suggested(result: KeypointResult, query: SizedMaps, taught: SizedMaps, count: int) -> KeypointResult:

@@ -321,5 +321,4 @@ def match(
         emit_matches(maps, found, steps, written, json)
         for path in written:
             output.note(f"wrote {output.printable(path)}")
-        if maps.skipped:
-            raise typer.Exit(3)
+        output.finish(bool(maps.skipped))

@@ -85,21 +85,23 @@ def write_outputs(wanted: MatchOutputs, maps: ImageMaps, found: Sequence[FoundPa
     written = []
     for path in wanted.out:
         kind = path.suffix.lower()
-        if kind == ".html":
-            _write_page(path, maps, found, finder)
-        elif kind in _TABLES:
-            _write_matches(path, maps, found)
-        elif finder.steps.points:
-            _draw_points(path, maps, found)
-        else:
-            _draw_matches(path, maps, found, finder, wanted)
-        written.append(path)
+        with output.drawing(path):
+            if kind == ".html":
+                _write_page(path, maps, found, finder)
+            elif kind in _TABLES:
+                _write_matches(path, maps, found)
+            elif finder.steps.points:
+                _draw_points(path, maps, found)
+            else:
+                _draw_matches(path, maps, found, finder, wanted)
+            written.append(path)
     if wanted.flow is not None:
         assert found[0].flow is not None
         wanted.flow.parent.mkdir(parents=True, exist_ok=True)
         written.append(write_flow(found[0].flow, wanted.flow))
     if wanted.warp is not None:
-        written.append(_draw_warp(wanted.warp, maps, found, finder))
+        with output.drawing(wanted.warp):
+            written.append(_draw_warp(wanted.warp, maps, found, finder))
     return written
 
 
@@ -139,14 +141,16 @@ def _first(found: Sequence[FoundPair]) -> Sequence[FoundPair]:
     return found[:FIGURE_PAIRS]
 
 
-def _pictures(maps: ImageMaps, found: Sequence[FoundPair], path: Path) -> dict[int, np.ndarray]:
-    """The pictures of these pairs that are still where they were encoded."""
-    from encoders import InputError
+def _pictures(maps: ImageMaps, found: Sequence[FoundPair]) -> dict[int, np.ndarray]:
+    """The pictures of these pairs that are still where they were encoded.
 
+    Raises:
+        NotDrawnError: no pair has both.
+    """
     pictures = {i: maps.picture(i) for i in sorted({i for f in found for i in (f.a, f.b)})}
     there = {i: picture for i, picture in pictures.items() if picture is not None}
     if not any(f.a in there and f.b in there for f in found):
-        raise InputError(f"{path} cannot be drawn: the images are no longer where the store found them")
+        raise output.NotDrawnError("the images are no longer where they were encoded")
     return there
 
 
@@ -163,7 +167,7 @@ def _draw_matches(
     from figures import MatchedPair, match_figure, save_figure
 
     found = _first(found)
-    pictures = _pictures(maps, found, path)
+    pictures = _pictures(maps, found)
     colour = wanted.colour or "position"
     shown = wanted.lines if wanted.lines is not None else NUMBERS if wanted.numbered else LINES
     coloured = _coloured(maps, found, pictures) if colour == "pca" else {}
@@ -209,7 +213,7 @@ def _draw_points(path: Path, maps: ImageMaps, found: Sequence[FoundPair]) -> Non
     from figures import SimilarImage, save_figure, similarity_figure
 
     found = _first(found)
-    pictures = _pictures(maps, found, path)
+    pictures = _pictures(maps, found)
     points = found[0].points
     assert points is not None
     others = []
@@ -234,7 +238,7 @@ def _draw_warp(path: Path, maps: ImageMaps, found: Sequence[FoundPair], finder: 
     from matching import pixel_mask
 
     found = _first(found)
-    pictures = _pictures(maps, found, path)
+    pictures = _pictures(maps, found)
     pairs = []
     for f in found:
         if f.a in pictures and f.b in pictures:

@@ -79,9 +79,12 @@ def _numbers(texts: Sequence[str]) -> tuple[float, float] | None:
 def _image(name: str, names: Sequence[str], path: Path, line: int) -> int:
     """The one image of that path, or whose path ends in it."""
     from encoders import InputError
+    from encoders.names import same_name
 
     exact = [i for i, known in enumerate(names) if Path(known) == Path(name)]
     ends = exact or [i for i, known in enumerate(names) if ("/" + known).endswith("/" + name)]
+    if not ends:
+        ends = [i for i, known in enumerate(names) if ("/" + same_name(known)).endswith("/" + same_name(name))]
     if len(ends) != 1 and not exact:
         what = "none of the images given" if not ends else f"{len(ends)} of the images given: write more of its path"
         raise InputError(f"{path}, line {line}: {name or 'an empty name'} is {what}")

@@ -46,6 +46,7 @@ def _document(
         figure=figures[0] if figures else None,
         written=[str(path) for path in written],
         skipped=output.skipped_json(maps.skipped),
+        **output.drawing_json(),
     )
 
 

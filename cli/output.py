@@ -17,14 +17,66 @@ FIGURES = (".png", ".svg", ".pdf")
 
 @dataclass
 class State:
-    """What `--quiet` and `--debug` said, and what is worth knowing of the images that this run has read."""
+    """What `--quiet` and `--debug` said, and what happened in this run.
+
+    noted: its notes, none of which is repeated. missing: images that could not be drawn, by path with the reason.
+    failed: figures that could not be written, by path with the reason. image_notes: what is worth knowing of the images that are used.
+    """
 
     quiet: bool = False
     debug: bool = False
+    noted: set[str] = field(default_factory=set)
+    missing: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
     image_notes: list[dict[str, str]] = field(default_factory=list)
 
 
 state = State()
+
+
+def start() -> None:
+    """Begin a run: forget the one before."""
+    state.quiet = state.debug = False
+    for kept in (state.noted, state.missing, state.failed, state.image_notes):
+        kept.clear()
+
+
+class NotDrawnError(Exception):
+    """A figure needs images that are no longer there; what was computed is not lost."""
+
+
+@contextlib.contextmanager
+def drawing(path: Path) -> Iterator[None]:
+    """Go on after the block where it finds that nothing can be drawn; `finish` says so and ends the run with exit code 1."""
+    try:
+        yield
+    except NotDrawnError as problem:
+        state.failed[str(path)] = str(problem)
+
+
+def drawing_json() -> dict[str, list[dict[str, str]]]:
+    """The entries of a document about images that could not be drawn and figures that could not be written."""
+    return {
+        name: [{"path": path, "reason": reason} for path, reason in of.items()]
+        for name, of in (("not_drawn", state.missing), ("not_written", state.failed))
+    }
+
+
+def finish(skipped: bool) -> None:
+    """The end of a run that draws: what could not be drawn, in a line each for images and for figures, and the exit code."""
+    import typer
+
+    if state.missing:
+        path, reason = next(iter(state.missing.items()))
+        count = len(state.missing)
+        more = f" (and {count - 1} more)" if count > 1 else ""
+        note(f"not drawn: {count} image{'s' * (count > 1)}: {printable(path)}: {printable(reason)}{more}")
+    for path, reason in state.failed.items():
+        error(f"{path} is not written: {reason}")
+    if state.failed:
+        raise typer.Exit(1)
+    if skipped:
+        raise typer.Exit(3)
 
 
 def printable(text: str | os.PathLike[str]) -> str:
@@ -35,7 +87,8 @@ def printable(text: str | os.PathLike[str]) -> str:
 
 def note(text: str) -> None:
     """Something worth knowing, on stderr, unless --quiet."""
-    if not state.quiet:
+    if not state.quiet and text not in state.noted:
+        state.noted.add(text)
         print(text, file=sys.stderr)
 
 

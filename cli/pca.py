@@ -184,17 +184,18 @@ def pca(
             used.save(save_basis)
         if targets is not None:
             write_maps(found, used, targets)
+        drawn: list[Path] = []
         if out is not None and pages is not None:
-            pages = draw_pages(found, used, smooth, strips, out, pages)
+            with output.drawing(out):
+                drawn = draw_pages(found, used, smooth, strips, pages)
         if json:
-            output.emit_json(pca_json(found, used, basis or save_basis, pages, targets, differs))
+            output.emit_json(pca_json(found, used, basis or save_basis, drawn, targets, differs))
         else:
             print(output.printable(summary(found, used)))
-        for written in (*(pages or []), save_basis, maps):
+        for written in (*drawn, save_basis, maps):
             if written is not None:
                 output.note(f"wrote {output.printable(written)}")
-        if found.skipped:
-            raise typer.Exit(3)
+        output.finish(bool(found.skipped))
 
 
 def _identity(key: dict[str, Any]) -> dict[str, str]:

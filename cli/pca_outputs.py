@@ -72,7 +72,7 @@ def pca_json(
     found: ImageMaps,
     basis: PatchPCA,
     file: Path | None,
-    pages: list[Path] | None,
+    pages: list[Path],
     targets: list[Path] | None,
     differs: Mapping[str, tuple[Any, Any]],
 ) -> dict[str, Any]:
@@ -111,9 +111,10 @@ def pca_json(
         else {"threshold": rule.threshold, "side": "above" if rule.above else "below", "share": rule.share},
         basis=None if file is None else str(file),
         basis_differs={name: list(pair) for name, pair in differs.items()},
-        figure=None if pages is None else str(pages[0]),
-        pages=[str(page) for page in pages or []],
+        figure=str(pages[0]) if pages else None,
+        pages=[str(page) for page in pages],
         skipped=output.skipped_json(found.skipped),
+        **output.drawing_json(),
     )
 
 
@@ -175,11 +176,12 @@ def _on_a_page(strips: bool) -> int:
     return MOST_STRIPS if strips else MOST_IMAGES
 
 
-def draw_pages(
-    found: ImageMaps, basis: PatchPCA, smooth: bool, strips: int | None, out: Path, pages: list[Path]
-) -> list[Path]:
-    """Page after page, so that the pictures of one are held at a time; returns the pages that were drawn."""
-    from encoders import InputError
+def draw_pages(found: ImageMaps, basis: PatchPCA, smooth: bool, strips: int | None, pages: list[Path]) -> list[Path]:
+    """Page after page, so that the pictures of one are held at a time; returns the pages that were drawn.
+
+    Raises:
+        NotDrawnError: no image is there any more.
+    """
     from figures import feature_map_figure, save_figure
     from figures.component_strips import strips_figure
 
@@ -209,7 +211,7 @@ def draw_pages(
             save_figure(figure, page)
             drawn.append(page)
     if not drawn:
-        raise InputError(f"{out} cannot be drawn: the images are no longer where the store found them")
+        raise output.NotDrawnError("the images are no longer where they were encoded")
     return drawn
 
 

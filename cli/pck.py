@@ -464,8 +464,7 @@ def pck(
         emit_pck(result)
     for path in written:
         output.note(f"wrote {output.printable(path)}")
-    if result.skipped:
-        raise typer.Exit(3)
+    output.finish(bool(result.skipped))
 
 
 def _convention(

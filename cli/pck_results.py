@@ -60,7 +60,12 @@ class PCKOutputs:
         if self.figure is None:
             return None
         path, count = self.figure, self.examples or EXAMPLES
-        return lambda benchmark, convention, maps: _draw_examples(path, count, benchmark, convention, maps)
+
+        def draw(benchmark: Benchmark, convention: Convention, maps: PairMaps) -> None:
+            with output.drawing(path):
+                _draw_examples(path, count, benchmark, convention, maps)
+
+        return draw
 
 
 def pck_document(result: PCKResult) -> dict[str, Any]:
@@ -71,6 +76,7 @@ def pck_document(result: PCKResult) -> dict[str, Any]:
         records=result.records.to_json(),
         notes=list(result.notes),
         skipped=output.skipped_json(result.skipped),
+        **output.drawing_json(),
     )
 
 
@@ -82,7 +88,8 @@ def write_pck_files(outputs: PCKOutputs, result: PCKResult, document: dict[str, 
         write_atomically(outputs.out, _json_bytes(document))
     if outputs.csv is not None:
         write_atomically(outputs.csv, result.report.to_csv().encode("utf-8", "surrogateescape"))
-    return [path for path in (outputs.out, outputs.csv, outputs.figure) if path is not None]
+    wanted = (outputs.out, outputs.csv, outputs.figure)
+    return [path for path in wanted if path is not None and str(path) not in output.state.failed]
 
 
 def _json_bytes(document: dict[str, Any]) -> bytes:
@@ -224,9 +231,7 @@ def _draw_examples(path: Path, count: int, benchmark: Benchmark, convention: Con
             pictures += [] if picture is None else [picture]
             update(done, len(chosen))
     if not pictures:
-        from encoders import InputError
-
-        raise InputError(f"{path} cannot be drawn: the images changed since they were encoded")
+        raise output.NotDrawnError("the images are gone or have changed since they were encoded")
     data = io.BytesIO()
     Image.fromarray(np.concatenate(pictures)).save(data, "PNG")
     write_atomically(path, data.getvalue())

@@ -185,7 +185,8 @@ def run_pck(
         _check_masks(masks, files)
     with open_maps(files, choice, default_size=lambda encoder: convention.fitted(encoder.patch_size).size) as maps:
         place = {file: index for index, file in enumerate(maps.files)}
-        benchmark = _usable(benchmark, place, maps.skipped)
+        skipped = [*maps.skipped, *_other_sizes(benchmark, maps, place)]
+        benchmark = _usable(benchmark, place, skipped)
         convention = dataclasses.replace(
             convention, size=maps.key["preprocessing"]["dense"], dtype=maps.key["encoder"]["dtype"]
         )
@@ -209,7 +210,7 @@ def run_pck(
                         draw(benchmark, convention, pair_maps)
             found = [kept[pair.name] for pair in benchmark.pairs]
         report = pck(found, convention, benchmark=benchmark)
-        return PCKResult(report, maps.key, benchmark.notes, maps.skipped, use)
+        return PCKResult(report, maps.key, benchmark.notes, skipped, use)
 
 
 def _inputs(
@@ -263,14 +264,31 @@ def _check_masks(folder: Path, files: Sequence[Path]) -> None:
     find_masks([str(folder)], [str(file) for file in files])
 
 
+def _other_sizes(benchmark: Benchmark, maps: ImageMaps, place: dict[Path, int]) -> list[dict[str, Any]]:
+    """The images that do not have the size that the annotation says: points and T would be of another picture."""
+    from matching.image_sizes import size_difference
+
+    found: dict[Path, str] = {}
+    for pair in benchmark.pairs:
+        for path, stated in ((pair.path_a, pair.size_a), (pair.path_b, pair.size_b)):
+            if stated is None or path in found or path.absolute() not in place:
+                continue
+            frame = maps.frame(place[path.absolute()])
+            difference = size_difference(stated, (frame.width, frame.height))
+            if difference is not None:
+                found[path] = str(difference)
+    return [{"path": str(path), "reason": reason} for path, reason in found.items()]
+
+
 def _usable(benchmark: Benchmark, place: dict[Path, int], skipped: Sequence[dict[str, Any]]) -> Benchmark:
-    """Without the pairs that have an image that cannot be used; these are dropped, with the image's reason."""
+    """Without the pairs that have an image that was skipped; these are dropped, with the image's reason."""
     from encoders import InputError
 
     reasons = {Path(row["path"]).absolute(): str(row["reason"]) for row in skipped}
     pairs, dropped = [], list(benchmark.dropped)
     for pair in benchmark.pairs:
-        bad = [path for path in (pair.path_a, pair.path_b) if path.absolute() not in place]
+        of_pair = (pair.path_a, pair.path_b)
+        bad = [path for path in of_pair if path.absolute() not in place or path.absolute() in reasons]
         if bad:
             dropped.append((pair.name, f"{bad[0].name}: {reasons.get(bad[0].absolute(), 'cannot be used')}"))
         else:

@@ -185,6 +185,7 @@ def plane(
                 **_places(result, names, support, query, labelled.rows),
                 skipped=output.skipped_json(labelled.skipped),
                 figure=None if out is None else os.fspath(out),
+                **output.drawing_json(),
             )
         )
     else:
@@ -199,15 +200,16 @@ def plane(
             f"{explain(result)} Centre {center}, {metric}, seed {seed}"
             + (" (transductive: uses the queries as a set)" if result.transductive else ""),
         )
-    if labelled.skipped:
-        raise typer.Exit(3)
+    output.finish(bool(labelled.skipped))
 
 
 def _class_list(classes: str, ways: int | None) -> list[str]:
     from encoders import InputError
+    from encoders.names import same_name
 
     wanted = [name.strip() for name in classes.split(",")]
-    twice = next((name for name in wanted if wanted.count(name) > 1), None)
+    keys = [same_name(name) for name in wanted]
+    twice = next((name for name, key in zip(wanted, keys, strict=True) if keys.count(key) > 1), None)
     if twice is not None:
         raise InputError(f"--classes names {twice or 'an empty class'} twice: name each class once")
     if len(wanted) < 2:
@@ -222,12 +224,14 @@ def _only(table: FeatureTable, wanted: list[str]) -> tuple[FeatureTable, list[in
     import numpy as np
 
     from encoders import InputError
+    from encoders.names import same_name
 
+    place = {same_name(name): i for i, name in enumerate(table.class_names)}
     for name in wanted:
-        if name not in table.class_names:
+        if same_name(name) not in place:
             near = difflib.get_close_matches(name, table.class_names, n=3, cutoff=0.0)
             raise InputError(f"no class called {name} in {table.name}: the nearest are {', '.join(near)}")
-    kept = sorted(table.class_names.index(name) for name in wanted)
+    kept = sorted(place[same_name(name)] for name in wanted)
     rows = np.flatnonzero(np.isin(table.labels, kept))
     part = replace(
         table,

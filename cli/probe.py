@@ -213,6 +213,7 @@ def _check_alike(name: str, paths: dict[str, Path], data: dict[str, LabelledData
     """Whether a table fits to the training table: encoded alike, of as many dimensions, and of its classes."""
     from encoders import InputError
     from encoders.identity import key_difference
+    from encoders.names import same_name
 
     train, other = data["TRAIN"], data[name]
     different = None if train.key is None or other.key is None else key_difference(train.key, other.key)
@@ -221,7 +222,8 @@ def _check_alike(name: str, paths: dict[str, Path], data: dict[str, LabelledData
     dims = [part.table.features.shape[1] for part in (train, other)]
     if dims[0] != dims[1]:
         raise InputError(f"expected features of {dims[0]} dimensions in {paths[name]} as in TRAIN, got {dims[1]}")
-    unknown = [c for c in other.table.class_names if c not in set(train.table.class_names)]
+    known = {same_name(name) for name in train.table.class_names}
+    unknown = [name for name in other.table.class_names if same_name(name) not in known]
     if unknown:
         listed = ", ".join(unknown[:5]) + (", …" if len(unknown) > 5 else "")
         raise InputError(
@@ -234,10 +236,11 @@ def _numbered(data: LabelledData, names: list[str]) -> ProbeSet:
     """The features with labels that are places in the training table's classes."""
     import numpy as np
 
+    from encoders.names import same_name
     from fewshot import ProbeSet
 
-    place = {name: i for i, name in enumerate(names)}
-    own = np.array([place[name] for name in data.table.class_names], np.int64)
+    place = {same_name(name): i for i, name in enumerate(names)}
+    own = np.array([place[same_name(name)] for name in data.table.class_names], np.int64)
     return ProbeSet(data.table.features, own[data.table.labels])
 
 

@@ -49,11 +49,17 @@ class SortPlan:
             InputError: `into` is a file, or cannot be used.
         """
         from encoders import InputError
+        from encoders.names import DiskNames
 
         if into.exists() and not into.is_dir():
             raise InputError(f"{into} is no folder: give --sort-into a folder")
         self.into, self.link = into, link
-        self._folders = class_folders(class_names)
+        disk = DiskNames()
+        # A class's folder that is there already counts however its name is spelled.
+        self._folders = {
+            name: (disk.find(into / folder) or into / folder).name
+            for name, folder in class_folders(class_names).items()
+        }
         self.files: list[PlannedFile] = []
 
     def add(self, row: dict[str, Any], label: str | None) -> None:
@@ -148,10 +154,12 @@ def class_folders(class_names: Sequence[str]) -> dict[str, str]:
 
     No two are the same, not even where upper and lower case are not told apart.
     """
+    from encoders.names import same_name
+
     folders = {name: safe_name(name) for name in class_names}
-    times = Counter(folder.casefold() for folder in folders.values())
+    times = Counter(same_name(folder).casefold() for folder in folders.values())
     return {
-        name: _marked(folder, name) if times[folder.casefold()] > 1 and folder == name else folder
+        name: _marked(folder, name) if times[same_name(folder).casefold()] > 1 and folder == name else folder
         for name, folder in folders.items()
     }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import mmap
 import os
 import re
 import stat
@@ -11,7 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import cv2
 import numpy as np
@@ -120,6 +121,37 @@ def read_value_range(text: str) -> ValueRange:
     return low, high
 
 
+def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
+    """Width and height of an image file as displayed, with EXIF orientation applied as `read_image` does; its pixels are not decoded.
+
+    Raises:
+        ImageError: the file cannot be read or is no image.
+    """
+    if not os.path.isfile(path):
+        raise ImageError("io-error", "not a regular file")
+    try:
+        with Path(path).open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            with _open(file) as header:
+                size = header.size
+                if isinstance(header, TiffImagePlugin.TiffImageFile):  # whose size Pillow may have turned already
+                    size = header.tag_v2[_WIDTH], header.tag_v2[_HEIGHT]
+                    orientation = header.tag_v2.get(_ORIENTATION, 1)
+                elif header.format == "PNG":
+                    orientation = _orientation(_png_exif(data))
+                else:
+                    orientation = _orientation(header.info.get("exif", b""))
+            return size[::-1] if orientation in _ON_ITS_SIDE else size
+    except ImageError:
+        raise
+    except OSError as error:
+        if error.errno is not None:
+            raise ImageError("io-error", error.strerror or type(error).__name__) from error
+        raise ImageError("not-an-image", "its header cannot be read") from error
+    # Pillow's plug-ins raise nearly anything on damaged data.
+    except Exception as error:
+        raise ImageError("not-an-image", "its header cannot be read") from error
+
+
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
     """The bytes of a regular file. Anything else (a pipe would never end) is an `io-error`."""
     try:
@@ -211,12 +243,13 @@ def decode_reduced(data: bytes, reduction: Callable[[int, int], int], value_rang
         raise _failure(data, error) from error
 
 
-def _open(data: bytes) -> Image.Image:
+def _open(data: bytes | BinaryIO) -> Image.Image:
     Image.init()
+    file = io.BytesIO(data) if isinstance(data, bytes) else data
     try:
-        return Image.open(io.BytesIO(data), formats=[name for name in _FORMATS if name in Image.OPEN])
+        return Image.open(file, formats=[name for name in _FORMATS if name in Image.OPEN])
     except UnidentifiedImageError as error:
-        if _kind(data) == "TIFF":
+        if isinstance(data, bytes) and _kind(data) == "TIFF":
             raise _unknown_tiff(data) from error
         raise
 
@@ -459,7 +492,7 @@ def _upright(rgb: np.ndarray, orientation: int) -> np.ndarray:
     return rgb if flip is None else cv2.flip(rgb, flip)
 
 
-def _png_exif(data: bytes) -> bytes:
+def _png_exif(data: bytes | mmap.mmap) -> bytes:
     """The EXIF of a PNG, wherever it stands; made sure on the way that no chunk is longer than the file.
 
     OpenCV takes a chunk's length for true, and so allocates up to 4 GB for a file with one damaged byte.

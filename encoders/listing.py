@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from encoders.errors import InputError
+from encoders.names import DiskNames, same_name
 
 #: Which files of a folder are images. A file named on its own or in a list is tried whatever its name.
 EXTENSIONS = frozenset(
@@ -141,9 +142,10 @@ def _read_list(source: Path) -> list[ListedImage]:
         raise InputError(f"the list {source} names no image")
     labels: dict[str, str] = {}
     images = []
+    disk = DiskNames()
     for entry, label in wanted:
-        image = _relative_to(source.parent, entry, label)
-        if label is not None and labels.setdefault(image.name, label) != label:
+        image = _relative_to(source.parent, entry, label, disk)
+        if label is not None and same_name(labels.setdefault(image.name, label)) != same_name(label):
             raise InputError(f"the list {source} gives {entry} two labels: {labels[image.name]} and {label}")
         images.append(image)
     return images
@@ -168,10 +170,13 @@ def _csv_rows(source: Path, text: str) -> list[tuple[str, str | None]]:
     return [(row["path"], row.get("label", "").strip() or None) for row in cells if row.get("path")]
 
 
-def _relative_to(folder: Path, entry: str, label: str | None) -> ListedImage:
-    """A list's entry with its name relative to the list's folder."""
+def _relative_to(folder: Path, entry: str, label: str | None, disk: DiskNames) -> ListedImage:
+    """A list's entry with its name relative to the list's folder, spelled as on the disk where the list spells it differently."""
     name = os.path.relpath(folder / entry, folder)
     if name.split(os.sep)[0] == os.pardir:
         folder = Path(os.path.realpath(folder))  # from a link to a folder, ".." leads elsewhere
         name = os.path.relpath(folder / entry, folder)
+    found = disk.find(folder / name)
+    if found is not None:
+        name = os.path.relpath(found, folder)
     return ListedImage(folder / name, name.replace(os.sep, "/"), label)

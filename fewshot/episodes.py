@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int, Int32
 
 from encoders.errors import InputError
+from encoders.names import distinct_labels
 from fewshot.draws import (
     draw_classes,
     draw_distinct,
@@ -114,7 +115,7 @@ def sample_episodes(
         raise InputError("dirichlet spreads queries_total over the classes: expected queries_total with it")
     if dirichlet is not None and not 0 < dirichlet < float("inf"):
         raise InputError(f"expected a dirichlet parameter above 0, got {dirichlet}")
-    distinct, index = np.unique(np.asarray(labels), return_inverse=True)
+    distinct, index = distinct_labels(labels)
     if len(distinct) < ways[1]:
         wanted = f"{ways[1]} ways" if ways[0] == ways[1] else f"{ways[0]} to {ways[1]} ways"
         raise InputError(f"expected at least {ways[1]} classes for {wanted}, got {len(distinct)}")

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from encoders.errors import InputError
+from encoders.names import distinct_labels
 from fewshot.batch import EpisodeBatch
 from fewshot.centering import (
     Center,
@@ -255,7 +256,7 @@ def check_episodes(episodes: Episodes, labels: np.ndarray, rows: int, *, padding
         raise InputError(
             f"episodes refer to rows {used.min()} to {used.max()} of a table with {rows}: were they drawn from other data?"
         )
-    index = np.unique(labels, return_inverse=True)[1]
+    index = distinct_labels(labels)[1]
     if ((index[used] != episodes.classes[:, :, None]) & (used >= 0)).any():
         raise InputError(
             "episodes and labels disagree about the class of an image: were the episodes drawn from other data?"

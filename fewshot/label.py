@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from encoders.errors import InputError
+from encoders.names import distinct_names
 from fewshot.centering import TRANSDUCTIVE, center_episodes, check_base, mean_vector, shifted
 from fewshot.classifiers import check_size, fit_classifier, is_nearest_mean, one_episode
 from fewshot.fitted_labeller import FittedLabeller, choose_temperature, choose_threshold, given_threshold, is_auto
@@ -58,7 +59,7 @@ class Labeller:
 
         Args:
             support: (n, d) raw features.
-            labels: their classes by name.
+            labels: their classes by name; names that differ only in their Unicode normal form are one class.
             method, options, center, base, metric, prenormalize: as in `fewshot.evaluate`.
             temperature: above 0; None for the method's own, `auto` for the one that makes supports likeliest that are held out one by one
                 (`fewshot.held_out`), where some class has two.
@@ -77,7 +78,7 @@ class Labeller:
         x = prepared(support, prenormalize, device, "supports")
         if len(labels) != len(x):
             raise InputError(f"expected {len(x)} labels for {len(x)} support vectors, got {len(labels)}")
-        names, places = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
+        names, places = distinct_names(labels)
         if len(names) < 2:
             raise InputError(
                 f"expected at least two classes in the support set, got {len(names)}"
@@ -96,7 +97,7 @@ class Labeller:
         self._device, self._prenormalize = device, prenormalize
         self._take(
             FittedLabeller(
-                tuple(str(name) for name in names),
+                tuple(names),
                 how,
                 chosen,
                 mode,

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from encoders.errors import InputError
 from encoders.identity import canonical
+from encoders.names import same_name
 from encoders.writing import write_atomically
 from fewshot.centering import check_center
 from fewshot.classifiers import Classifier, ClassMeans, KeptSupports, LinearWeights, is_nearest_mean, keep_supports
@@ -134,10 +135,10 @@ def _check_kind(header: Any) -> None:
 def _fitted(header: dict[str, Any], tensors: dict[str, Tensor]) -> FittedLabeller:
     """The parts, each checked against the others."""
     class_names = header["class_names"]
-    if not isinstance(class_names, list) or len(class_names) < 2 or len(set(class_names)) < len(class_names):
-        raise _UnfitError("its class names are not two or more different ones")
-    if not all(isinstance(name, str) for name in class_names):
+    if not isinstance(class_names, list) or not all(isinstance(name, str) for name in class_names):
         raise _UnfitError("its class names are not text")
+    if len(class_names) < 2 or len({same_name(name) for name in class_names}) < len(class_names):
+        raise _UnfitError("its class names are not two or more different ones")
     method = find_method(_text(header["method"]))
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in header["options"].items()}
     options = method.chosen(options)

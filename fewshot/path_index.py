@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from encoders.names import same_name
+
 
 class PathIndex:
     """Which row of a table a path means.
 
     A path that is one of the table's is that row. Otherwise it may leave out leading folders that the table has, if only one row ends
     with it, or have leading folders that the table leaves out (absolute paths of another machine); then the longest match counts.
+    Paths are compared by `encoders.names.same_name`; where rows differ in nothing else, the one that is spelled like the path counts.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
         self._paths = [plain_path(path) for path in paths]
         self._rows = {path: row for row, path in enumerate(self._paths)}
+        self._keys = [same_name(path) for path in self._paths]
         self._by_name: dict[str, list[int]] = {}
-        for row, path in enumerate(self._paths):
+        for row, path in enumerate(self._keys):
             self._by_name.setdefault(path.rsplit("/", 1)[-1], []).append(row)
 
     def candidates(self, path: str) -> list[int]:
@@ -24,12 +28,18 @@ class PathIndex:
         path = plain_path(path)
         if path in self._rows:
             return [self._rows[path]]
-        same_name = self._by_name.get(path.rsplit("/", 1)[-1], [])
-        longer = [row for row in same_name if self._paths[row].endswith("/" + path)]
+        key = same_name(path)
+        alike = self._by_name.get(key.rsplit("/", 1)[-1], [])
+        same = [row for row in alike if self._keys[row] == key]
+        if same:
+            return same
+        longer = [row for row in alike if self._keys[row].endswith("/" + key)]
         if longer:
-            return longer
-        shorter = [row for row in same_name if path.endswith("/" + self._paths[row])]
-        return [max(shorter, key=lambda row: len(self._paths[row]))] if shorter else []
+            return [row for row in longer if self._paths[row].endswith("/" + path)] or longer
+        shorter = [row for row in alike if key.endswith("/" + self._keys[row])]
+        longest = max((len(self._keys[row]) for row in shorter), default=0)
+        shorter = [row for row in shorter if len(self._keys[row]) == longest]
+        return [row for row in shorter if path.endswith("/" + self._paths[row])] or shorter
 
 
 def plain_path(path: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from encoders.errors import InputError
 from encoders.listing import EXTENSIONS, list_images
+from encoders.names import distinct_names, same_name
 from fewshot import known_splits as known
 from fewshot.known_splits import EXPECTED, Published, part_of
 from fewshot.path_index import plain_path
@@ -103,7 +104,7 @@ def _images(
     if without:
         raise InputError(f"{path}: {without[0]} lies in no class folder: expected {path.name}/<class>/<image>")
     pairs = tuple((name, str(label)) for name, label in images)
-    return named_split(path, part, published, tuple(sorted({label for _, label in pairs})), pairs)
+    return named_split(path, part, published, tuple(distinct_names([label for _, label in pairs])[0]), pairs)
 
 
 # Lists
@@ -137,7 +138,7 @@ def _of_list(path: Path, text: str) -> Split:
     names, labels = [name for name, _ in images], [label for _, label in images]
     published = known.known_image_list(names, labels, header, max(len(rows[0]), len(header)))
     pairs, numbered = _named_by_folder(images)
-    classes = tuple(sorted({label for _, label in pairs}))
+    classes = tuple(distinct_names([label for _, label in pairs])[0])
     part = known.part_by_names(names) if published is known.TIERED_CSV else None
     return named_split(path, part, published, classes, pairs, numbered=numbered)
 
@@ -190,7 +191,7 @@ def _named_by_folder(images: Sequence[tuple[str, str]]) -> tuple[tuple[tuple[str
     """Numbers as labels become the names of the folders where each number has one folder of its own; else they stay numbers."""
     if not all(label.isdigit() for _, label in images):
         return tuple(images), False
-    folders = {(label, name.rpartition("/")[0].rpartition("/")[2]) for name, label in images}
+    folders = {(label, same_name(name.rpartition("/")[0].rpartition("/")[2])) for name, label in images}
     folder_of = dict(folders)
     if len(folders) == len(folder_of) == len(set(folder_of.values())) and all(folder_of.values()):
         return tuple((name, folder_of[label]) for name, label in images), False

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.errors import InputError
+from encoders.names import distinct_names, same_name
 from fewshot import known_splits as known
 from fewshot.known_splits import EXPECTED, Published, part_of
 from fewshot.path_index import plain_path
@@ -41,7 +42,7 @@ def _of_content(path: Path, content: Any) -> list[Split]:
     if {"label_names", "image_names", "image_labels"} <= keys:
         names = [content["label_names"][label] for label in content["image_labels"]]
         images = tuple(zip(map(plain_path, content["image_names"]), names, strict=True))
-        classes = tuple(sorted(set(names)))
+        classes = tuple(distinct_names(names)[0])
         return [named_split(path, None, known.known_class_list(classes, known.CUB_CLOSERLOOK, None), classes, images)]
     parts = {key: part for key in content if (part := part_of(key))} if keys else {}
     if not parts:
@@ -66,9 +67,9 @@ def _of_content(path: Path, content: Any) -> list[Split]:
         images = tuple((plain_path(name), str(classname)) for name, _, classname in triples)
         style = "cross-modal" if isinstance(content[key], dict) else "CoOp"
         split = named_split(
-            path, part, Published(f"{path.stem} ({style})"), tuple(sorted({c for _, c in images})), images
+            path, part, Published(f"{path.stem} ({style})"), tuple(distinct_names([c for _, c in images])[0]), images
         )
-        labels = {(label, classname) for _, label, classname in triples}
+        labels = {(label, same_name(str(classname))) for _, label, classname in triples}
         if len(labels) != len(dict(labels)) or len(labels) != len({classname for _, classname in labels}):
             split = replace(split, warnings=(*split.warnings, f"{split.name}: labels and class names do not pair up"))
         splits.append(split)

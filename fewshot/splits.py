@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from encoders.errors import InputError
+from encoders.names import distinct_names, same_name
 from fewshot.known_splits import Published, count_warnings, part_by_counts, part_of
 from fewshot.path_index import PathIndex, plain_path
 from fewshot.table import FeatureTable, table_of_images
@@ -55,17 +56,24 @@ class Split:
 def check_disjoint(splits: Sequence[Split]) -> list[str]:
     """What splits have in common, a line for each two: images, and classes (unless these are mere numbers).
 
-    Paths are compared as they are written. Few-shot splits share neither; those for other images of the same classes share all classes.
+    Paths and names are compared by `encoders.names.same_name`. Few-shot splits share neither; those for other images of the same classes
+    share all classes.
     """
     lines = []
     for a, b in combinations(splits, 2):
-        images = {plain_path(path) for path, _ in a.images} & {plain_path(path) for path, _ in b.images}
+        images = _shared([plain_path(path) for path, _ in a.images], [plain_path(path) for path, _ in b.images])
         if images:
-            lines.append(f"{a.name} and {b.name} share {_some(sorted(images), 'image')}")
-        classes = set() if a.numbered or b.numbered else set(a.classes) & set(b.classes)
+            lines.append(f"{a.name} and {b.name} share {_some(images, 'image')}")
+        classes = [] if a.numbered or b.numbered else _shared(a.classes, b.classes)
         if classes:
-            lines.append(f"{a.name} and {b.name} share {_some(sorted(classes), 'class')}")
+            lines.append(f"{a.name} and {b.name} share {_some(classes, 'class')}")
     return lines
+
+
+def _shared(ours: Iterable[str], theirs: Iterable[str]) -> list[str]:
+    """The different names of the one that the other has too, sorted."""
+    known = {same_name(name) for name in theirs}
+    return distinct_names([name for name in ours if same_name(name) in known])[0]
 
 
 def restrict(table: FeatureTable, split: Split, *, allow_missing: bool = False) -> FeatureTable:
@@ -100,7 +108,7 @@ def restrict_images(
     """The (path, label) pairs that are in a split, in their order; else as `restrict`."""
     own = [label for _, label in images]
     paths = [path for path, _ in images]
-    rows, labels = _rows(paths, own, sorted(set(own)), split, "the list", allow_missing)
+    rows, labels = _rows(paths, own, distinct_names(own)[0], split, "the list", allow_missing)
     return [(paths[row], label) for row, label in zip(rows, labels, strict=True)]
 
 
@@ -161,8 +169,8 @@ def _rows(
     if split.kind == "classes":
         matched = _classes(class_names, split)
         missing = [name for name, match in zip(split.classes, matched, strict=True) if not match]
-        kept = set(matched)
-        found = {row: label for row, label in enumerate(own) if label in kept}
+        kept = {same_name(name) for name in matched if name is not None}
+        found = {row: label for row, label in enumerate(own) if same_name(label) in kept}
     else:
         index = PathIndex(paths or [])
         for path, label in split.images:
@@ -174,7 +182,7 @@ def _rows(
                 )
             if not rows:
                 missing.append(path)
-            elif found.setdefault(rows[0], label) != label:
+            elif same_name(found.setdefault(rows[0], label)) != same_name(label):
                 raise InputError(
                     f"{split.name}: {path} is of class {label}, but its image was of {found[rows[0]]} before"
                 )
@@ -189,17 +197,17 @@ def _rows(
 
 def _classes(class_names: Iterable[str], split: Split) -> list[str | None]:
     """The table's name for each class of a split: the same, or that of its folder."""
-    there = set(class_names)
+    there = {same_name(name): name for name in class_names}
     folders = [folder.rstrip("/").rsplit("/", 1)[-1] for folder in split.folders] or split.classes
     return [
-        name if name in there else folder if folder in there else None
+        there.get(same_name(name)) or there.get(same_name(folder))
         for name, folder in zip(split.classes, folders, strict=True)
     ]
 
 
 def _twice(paths: Iterable[str]) -> list[str]:
     """What is there more than once."""
-    return [path for path, times in Counter(map(plain_path, paths)).items() if times > 1]
+    return [path for path, times in Counter(same_name(plain_path(path)) for path in paths).items() if times > 1]
 
 
 def _some(names: Sequence[str], what: str) -> str:

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from encoders.errors import InputError
+from encoders.names import distinct_names, same_name, spelling_notes
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,8 @@ class FeatureTable:
 
     features: (N, D) raw. labels: (N,) indices into class_names. name: for people. digest: SHA-256 of the labels and of what
     identifies the images (their relative paths; for a bare table the features themselves). paths: (N,) relative paths of the images,
-    with forward slashes, or None where the rows are no files.
+    with forward slashes, or None where the rows are no files. notes: what a user should know though nothing is wrong, such as classes
+    whose names are spelled in two ways.
     """
 
     features: Float[np.ndarray, "N D"]
@@ -33,20 +35,31 @@ class FeatureTable:
     name: str
     digest: str
     paths: list[str] | None = None
+    notes: tuple[str, ...] = ()
 
     def describe(self) -> dict[str, Any]:
         """The entry `dataset` of results."""
-        return {"name": self.name, "images": len(self.labels), "classes": len(self.class_names), "digest": self.digest}
+        return {
+            "name": self.name,
+            "images": len(self.labels),
+            "classes": len(self.class_names),
+            "digest": self.digest,
+            "notes": list(self.notes),
+        }
 
 
 def table_of_images(
     features: Float[np.ndarray, "N D"], labels: Sequence[str], paths: Sequence[str], name: str
 ) -> FeatureTable:
-    """A table whose rows are images: classes sorted by name, digest of relative paths and labels."""
-    class_names, index = np.unique(np.asarray(labels, dtype=object), return_inverse=True)
+    """A table whose rows are images: classes sorted by name, digest of relative paths and labels.
+
+    Names that differ only in their Unicode normal form are one class, and give the same digest (`encoders.names`).
+    """
+    class_names, index = distinct_names(labels)
     content = "".join(f"{path}\t{label}\n" for path, label in zip(paths, labels, strict=True))
-    digest = hashlib.sha256(content.encode("utf-8", "surrogateescape")).hexdigest()
-    return FeatureTable(features, index, [str(c) for c in class_names], name, digest, list(paths))
+    digest = hashlib.sha256(same_name(content).encode("utf-8", "surrogateescape")).hexdigest()
+    notes = spelling_notes(dict.fromkeys(labels), "one class")
+    return FeatureTable(features, index, class_names, name, digest, list(paths), tuple(notes))
 
 
 def read_npz(path: str | os.PathLike[str]) -> FeatureTable:
@@ -83,12 +96,17 @@ def read_npz(path: str | os.PathLike[str]) -> FeatureTable:
             raise InputError(f"{path}: with class_names, labels must be indices from 0 to {len(names) - 1}")
         present = np.unique(labels)
         # Classes without a feature are no classes of this table.
-        index, class_names = np.searchsorted(present, labels), [names[i] for i in present]
+        index, spelled = np.searchsorted(present, labels), [names[i] for i in present]
     else:
         distinct, index = np.unique(labels, return_inverse=True)
-        class_names = [_text(name) for name in distinct]
+        spelled = [_text(name) for name in distinct]
+    notes = spelling_notes(spelled, "one class")
+    class_names = spelled
+    if notes:
+        class_names, own = distinct_names(spelled)
+        index = own[index]
     as_float = features if features.dtype in (np.float32, np.float64) else features.astype(np.float32)
-    return FeatureTable(as_float, index, class_names, path.stem, digest.hexdigest())
+    return FeatureTable(as_float, index, class_names, path.stem, digest.hexdigest(), notes=tuple(notes))
 
 
 def as_table(features: Any, device: str | torch.device = "cpu") -> Float[Tensor, "N D"]:

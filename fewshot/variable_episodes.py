@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from encoders.errors import InputError
+from encoders.names import distinct_labels
 from fewshot.draws import draw_classes, draw_ragged, rows_of_picks
 from fewshot.episodes import Episodes, assemble
 
@@ -61,7 +62,7 @@ def sample_variable_episodes(
     ):
         if value < least:
             raise InputError(f"expected {name} of {least} or more, got {value}")
-    distinct, index = np.unique(np.asarray(labels), return_inverse=True)
+    distinct, index = distinct_labels(labels)
     if len(distinct) < min_ways:
         raise InputError(f"expected at least {min_ways} classes for {min_ways} ways, got {len(distinct)}")
     most_ways = min(max_ways, len(distinct))

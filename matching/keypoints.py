@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from encoders.errors import InputError
+from encoders.names import same_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,11 +19,13 @@ class Keypoints:
     """The same P parts in N images.
 
     paths: (N,) names of the images, as the labels or the user wrote them; no two are equal.
-    parts: (P,) names of the parts; no two are equal.
+    parts: (P,) names of the parts; no two are the same, also not in another spelling (`encoders.names.same_name`).
     xy: (N, P, 2) pixels of the original images, x then y, pixel centres at integers; NaN where nothing is known of the place.
     visible: (N, P) whether the part can be seen there; where it can, its place is known.
     score: (N, P) how sure that is; NaN for what people marked, and where nothing is known.
     skeleton: pairs of indices into `parts` between which lines are drawn.
+    examined: (N,) whether somebody said of an image which parts it shows, even if it shows none; None where nobody said that no part
+        is there. See `labelled`.
 
     Raises:
         InputError: shapes that do not fit together, names that are not unique, a visible part without a place, or an edge
@@ -35,6 +38,7 @@ class Keypoints:
     visible: Bool[np.ndarray, "N P"]
     score: Float[np.ndarray, "N P"]
     skeleton: tuple[tuple[int, int], ...] = ()
+    examined: Bool[np.ndarray, "N"] | None = None
 
     def __post_init__(self) -> None:
         shape = (len(self.paths), len(self.parts))
@@ -43,7 +47,10 @@ class Keypoints:
                 f"expected places, visibility and scores of {shape[0]} images and {shape[1]} parts, got "
                 f"{self.xy.shape}, {self.visible.shape} and {self.score.shape}"
             )
-        for what, names in (("image", self.paths), ("part", self.parts)):
+        if self.examined is not None and self.examined.shape != shape[:1]:
+            raise InputError(f"expected examined of {shape[0]} images, got {self.examined.shape}")
+        parts = [same_name(name) for name in self.parts]
+        for what, names in (("image", self.paths), ("part", parts)):
             twice = (
                 next((name for i, name in enumerate(names) if name in names[:i]), None)
                 if len(set(names)) < len(names)
@@ -65,6 +72,12 @@ class Keypoints:
         """Where a place is known, whether the part can be seen there or not."""
         return np.asarray(np.isfinite(self.xy).all(axis=2))
 
+    @property
+    def labelled(self) -> Bool[np.ndarray, "N"]:
+        """Images of which something is known: some part has a place, or somebody said that none is there. The others nobody looked at."""
+        placed = self.placed.any(axis=1)
+        return np.asarray(placed if self.examined is None else placed | self.examined)
+
     def take(self, images: Sequence[int] | Int[np.ndarray, "n"] | Bool[np.ndarray, "N"]) -> Keypoints:
         """Some of the images, in this order."""
         index = np.arange(len(self))[np.asarray(images)] if len(images) else np.zeros(0, np.int64)
@@ -74,20 +87,22 @@ class Keypoints:
             xy=self.xy[index],
             visible=self.visible[index],
             score=self.score[index],
+            examined=None if self.examined is None else self.examined[index],
         )
 
     def in_order(self, parts: Sequence[str]) -> Keypoints:
-        """The same with the parts in this order.
+        """The same with the parts in this order, and spelled like this.
 
         Raises:
             InputError: not the same parts.
         """
-        if sorted(parts) != sorted(self.parts):
-            odd = sorted(set(parts) ^ set(self.parts))
+        wanted, own = [same_name(part) for part in parts], [same_name(part) for part in self.parts]
+        if sorted(wanted) != sorted(own):
+            odd = sorted(set(wanted) ^ set(own))
             raise InputError(
                 f"expected the parts {', '.join(parts)}, got {', '.join(self.parts)}: {odd[0]} is in one of them only"
             )
-        index = [self.parts.index(part) for part in parts]
+        index = [own.index(part) for part in wanted]
         place = {old: new for new, old in enumerate(index)}
         return dataclasses.replace(
             self,
@@ -108,6 +123,7 @@ class Keypoints:
             xy=np.where(known[:, None, None], self.xy[index], np.nan),
             visible=self.visible[index] & known[:, None],
             score=np.where(known[:, None], self.score[index], np.nan),
+            examined=None if self.examined is None else self.examined[index] & known,
         )
 
     def to_json(self) -> list[dict[str, Any]]:

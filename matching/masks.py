@@ -15,6 +15,8 @@ from PIL import Image
 
 from encoders.errors import InputError
 from encoders.frame import Frame
+from encoders.names import DiskNames
+from matching.image_sizes import size_difference
 
 #: A share that is off the limit by less than this is at the limit: the edges of patches are rounded.
 _ROUNDING = 1e-9
@@ -27,8 +29,8 @@ def find_masks(
     """The mask file of each image.
 
     Args:
-        sources: one folder that has a mask for every image, `<the image's folder>/<its stem>.png` or else `<its stem>.png`; or mask
-            files, the i-th for the i-th image, images beyond the last of them having none.
+        sources: one folder that has a mask for every image, `<the image's folder>/<its stem>.png` or else `<its stem>.png`, names
+            compared by `encoders.names.same_name`; or mask files, the i-th for the i-th image, images beyond the last of them having none.
         images: the image files.
 
     Raises:
@@ -45,10 +47,11 @@ def find_masks(
         raise InputError(f"expected one folder of masks, or mask files alone, got {len(paths)} paths")
     folder, of = paths[0], dict[Path, Path]()
     found: list[Path | None] = []
+    disk = DiskNames()
     for file in files:
         name = f"{file.stem}.png"
-        near = folder / file.absolute().parent.name / name
-        mask = near if near.is_file() else folder / name
+        near = disk.find(folder / file.absolute().parent.name / name)
+        mask = near if near is not None and near.is_file() else disk.find(folder / name) or folder / name
         if not mask.is_file():
             raise InputError(f"no mask for {file}: expected {mask}")
         other = of.setdefault(mask, file.absolute())
@@ -78,7 +81,11 @@ def read_mask(path: str | os.PathLike[str], size: tuple[int, int]) -> Bool[np.nd
         raise InputError(f"the mask {path} is no PNG: save it as one (lossy formats blur its edges)")
     width, height = struct.unpack(">II", data[16:24])
     if (width, height) != size:
-        raise InputError(f"expected the mask {path} of {size[0]}×{size[1]} px as its image, got {width}×{height}")
+        difference = size_difference((width, height), size)
+        raise InputError(
+            f"expected the mask {path} of {size[0]}×{size[1]} px as its image, got {width}×{height}"
+            + ("" if difference is None or difference.kind != "swapped" else difference.hint)
+        )
     depth, colour_type = data[24], data[25]
     if depth == 16 and colour_type != 0:
         # Pillow keeps the upper 8 bits of colours: a small value would be black.

@@ -13,6 +13,7 @@ from scipy.spatial import cKDTree
 from encoders.errors import InputError
 from matching.benchmarks.pair import BenchmarkPair
 from matching.benchmarks.twins import ABSENT
+from matching.image_sizes import size_difference
 from matching.pck_convention import Convention
 from matching.pck_places import EncodedImage, Located, locate
 from matching.pck_records import PairRecord
@@ -95,10 +96,9 @@ def score_pair(
     """
     require_twins(pair, convention)
     for path, frame, size in ((pair.path_a, a.frame, pair.size_a), (pair.path_b, b.frame, pair.size_b)):
-        if size is not None and (frame.width, frame.height) != tuple(size):
-            raise InputError(
-                f"{pair.name}: {path.name} has {frame.width}×{frame.height} px, expected {size[0]}×{size[1]} as annotated"
-            )
+        difference = None if size is None else size_difference(size, (frame.width, frame.height))
+        if difference is not None:
+            raise InputError(f"{pair.name}: {path.name}: {difference}")
     sizes = {"size_a": (a.frame.width, a.frame.height), "size_b": (b.frame.width, b.frame.height)}
     errors, thresholds, nearest, found = [], [], [], []
     ways: Sequence[Literal["a-to-b", "b-to-a"]] = (

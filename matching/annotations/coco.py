@@ -1,8 +1,10 @@
 """COCO keypoints: one JSON of images, categories and annotations, which holds three numbers for each part: x, y and v.
 
-v = 0: nothing is known of the place; 1: the part is hidden, and people marked where; 2: it can be seen. Points are counted from 0 and
-taken as indices of pixels, so their centres are at integers, as detectron2 reads them too; boxes are measured from the left and top
-edge of the image. A skeleton counts the parts from 1.
+v = 0: nothing is known of the place; 1: the part is hidden, and people marked where; 2: it can be seen. Many files have no 2 at all and
+write 1 for every marked point (those of mmpose for freihand, onehand10k, panoptic and h36m do): there 1 is read as visible.
+
+Points are counted from 0 and taken as indices of pixels, so their centres are at integers, as detectron2 reads them too; boxes are measured
+from the left and top edge of the image. A skeleton counts the parts from 1. The width and height of an image are those as displayed.
 Source: COCO, cocodataset.org/#format-data; detectron2, data/datasets/coco.py.
 """
 
@@ -12,14 +14,16 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from encoders.errors import InputError
+from encoders.names import same_name
 from matching.annotations.labels import LabelRow, Labels, SkippedLabel, labels_of_rows
 from matching.annotations.layouts import CocoLayout
+from matching.image_sizes import Size
 from matching.keypoints import Keypoints
 
 #: The index of the first pixel, and where in a pixel its integer coordinate lies: 0 is its centre, 0.5 its left and top edge.
@@ -29,13 +33,19 @@ BOX_ORIGIN, BOX_CENTRE = 0, 0.5
 
 #: Our own entry of an annotation: the score of each part, null where there is none. COCO has one score for all of them.
 SCORES = "keypoint_scores"
+#: Our own entry of a file in which all parts with a place are hidden: the least v that is visible, which nothing else says there.
+CONVENTION = "fewmatch"
 _LISTS = ("images", "annotations", "categories")
 
 _Record = dict[str, Any]
 
 
-def read_coco(path: Path, text: str) -> Labels:
+def read_coco(path: Path, text: str, visible: Literal[1, 2] | None = None) -> Labels:
     """The labels in the text of a file: every image, with its one annotation that has keypoints.
+
+    Args:
+        path: the file. text: its text.
+        visible: the least v that counts as visible; None is 2, but 1 where no annotation of the file has a 2, which a note says.
 
     Raises:
         InputError: no whole JSON, not COCO's, no category or several with keypoints, an image with several annotated objects, or
@@ -52,6 +62,13 @@ def read_coco(path: Path, text: str) -> Labels:
     skipped: list[SkippedLabel] = []
     names = _image_names(path, images, skipped)
     of_image = _one_each(path, annotations, category, names, skipped)
+    least, notes = visible, list[str]()
+    if least is None:
+        least = _least_visible(content, annotations)
+        if least == 1:
+            notes.append(
+                f"{path}: v is 1 at every marked point and never 2, so that 1 is read as visible (--visible 2 reads it as hidden)"
+            )
     rows: list[LabelRow] = []
     records: dict[str, _Record] = {}
     kept: dict[str, _Record] = {}
@@ -59,7 +76,7 @@ def read_coco(path: Path, text: str) -> Labels:
         annotation = of_image.get(image_id)
         where = f"{path}, image {image_id}" + ("" if annotation is None else f", annotation {annotation.get('id')}")
         try:
-            rows.append(_label_row(name, where, annotation, parts))
+            rows.append(_label_row(name, where, annotation, parts, least, _size(record)))
         except ValueError as error:
             skipped.append(SkippedLabel(name, where, str(error)))
         else:
@@ -72,7 +89,34 @@ def read_coco(path: Path, text: str) -> Labels:
         records,
         kept,
     )
-    return labels_of_rows(path, layout, parts, rows, skipped, _skeleton(path, category, len(parts)))
+    return labels_of_rows(path, layout, parts, rows, skipped, _skeleton(path, category, len(parts)), notes)
+
+
+def _least_visible(content: _Record, annotations: Sequence[_Record]) -> Literal[1, 2]:
+    """The least v of visible parts, by what the whole file has."""
+    said = content.get(CONVENTION)
+    if isinstance(said, dict) and said.get("visible") == 2:
+        return 2
+    lists = [annotation.get("keypoints") for annotation in annotations]
+    seen = [v for values in lists if isinstance(values, list) for v in values[2::3]]
+    return 1 if 1 in seen and 2 not in seen else 2
+
+
+def _size(record: _Record) -> Size | None:
+    """Width and height of an image's record; None where it has none, or 0 for what is not known.
+
+    Raises ValueError for what is no size.
+    """
+    sides = [record.get(name) for name in ("width", "height")]
+    if any(side in (None, 0) and not isinstance(side, bool) for side in sides):
+        return None
+    for side in sides:
+        if isinstance(side, bool) or not isinstance(side, (int, float)) or side < 1 or side != int(side):
+            raise ValueError(
+                f"expected whole pixels as its width and height, got {sides[0]!r:.20} and {sides[1]!r:.20}"
+            )
+    width, height = (int(side) for side in sides if side is not None)
+    return width, height
 
 
 def _lists(path: Path, content: Any) -> tuple[list[_Record], list[_Record], list[_Record]]:
@@ -107,7 +151,8 @@ def _names(path: Path, category: _Record) -> list[str]:
         raise InputError(
             f"{path}: expected names as the keypoints of category {category.get('name')}, got {names!r:.80}"
         )
-    twice = next((name for name in names if names.count(name) > 1), None)
+    keys = [same_name(name) for name in names]
+    twice = next((name for name, key in zip(names, keys, strict=True) if keys.count(key) > 1), None)
     if twice is not None:
         raise InputError(f"{path}: category {category.get('name')} has the keypoint {twice} twice")
     return names
@@ -179,12 +224,14 @@ def _has_points(values: Any) -> bool:
     return not isinstance(values, list) or len(values) % 3 != 0 or any(v != 0 for v in values[2::3])
 
 
-def _label_row(name: str, where: str, annotation: _Record | None, parts: Sequence[str]) -> LabelRow:
+def _label_row(
+    name: str, where: str, annotation: _Record | None, parts: Sequence[str], least: int, size: Size | None
+) -> LabelRow:
     """Raises ValueError for what is wrong with the annotation."""
     xy, score = np.full((len(parts), 2), np.nan), np.full(len(parts), np.nan)
     visible = np.zeros(len(parts), bool)
     if annotation is None:
-        return LabelRow(name, where, xy, visible, score)
+        return LabelRow(name, where, xy, visible, score, size=size)
     values = annotation["keypoints"]
     if not isinstance(values, list) or len(values) != 3 * len(parts):
         got = len(values) if isinstance(values, list) else type(values).__name__
@@ -195,13 +242,13 @@ def _label_row(name: str, where: str, annotation: _Record | None, parts: Sequenc
             raise ValueError(f"{part}: expected a visibility of 0, 1 or 2, got {v!r:.40}")
         if v:
             xy[p] = _finite(part, x) - ORIGIN - CENTRE, _finite(part, y) - ORIGIN - CENTRE
-            visible[p] = v == 2
+            visible[p] = v >= least
     scores = annotation.get(SCORES, [None] * len(parts))
     if not isinstance(scores, list) or len(scores) != len(parts):
         raise ValueError(f"expected {len(parts)} {SCORES}, one for each keypoint")
     for p, value in enumerate(scores):
         score[p] = np.nan if value is None else _finite(parts[p], value)
-    return LabelRow(name, where, xy, visible, score)
+    return LabelRow(name, where, xy, visible, score, size=size)
 
 
 def _finite_or_none(digits: str) -> float | None:
@@ -259,6 +306,8 @@ def coco_text(
         "skeleton": [[one + 1, other + 1] for one, other in keypoints.skeleton],
     }
     content = layout.top | {"images": images, "annotations": annotations, "categories": [category]}
+    if keypoints.placed.any() and not keypoints.visible.any():
+        content |= {CONVENTION: {"visible": 2}}
     return json.dumps(content, allow_nan=False) + "\n"
 
 

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 
 from encoders.errors import InputError
+from encoders.names import same_name
 from matching.annotations.cells import number, written
 from matching.annotations.labels import LabelRow, Labels, SkippedLabel, labels_of_rows
 from matching.annotations.layouts import DeepLabCutLayout
@@ -104,13 +105,14 @@ def _header(path: Path, rows: Sequence[list[str]]) -> _Header:
 
 def _parts(path: Path, rows: Sequence[list[str]], columns: Sequence[int]) -> list[_Part]:
     found: dict[str, dict[str, int]] = {}
+    spelled: dict[str, str] = {}
     for i in columns:
         part, coordinate = rows[1][i], rows[2][i].lower()
         if not part or coordinate not in ("x", "y", "likelihood"):
             raise InputError(
                 f"{path}, column {i + 1}: expected a part and x, y or likelihood in the header, got {part!r} and {coordinate!r}"
             )
-        of_part = found.setdefault(part, {})
+        of_part = found.setdefault(spelled.setdefault(same_name(part), part), {})
         if coordinate in of_part:
             raise InputError(f"{path}: the header has {coordinate} of {part} twice: delete one of the columns")
         of_part[coordinate] = i

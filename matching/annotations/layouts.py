@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+from matching.image_sizes import Size
 
 #: The formats by name: DeepLabCut's (and Lightning Pose's) CSV, COCO keypoints in JSON, and a CSV with a line for each point.
 AnnotationFormat = Literal["deeplabcut", "coco", "csv"]
@@ -61,3 +65,21 @@ def format_of(layout: Layout) -> AnnotationFormat:
 def layout_for(name: AnnotationFormat, like: Layout | None = None) -> Layout:
     """The layout to write a format in: `like`, where it is of that format, else the format's plain one."""
     return like if like is not None and format_of(like) == name else _LAYOUTS[name]()
+
+
+def resized(layout: Layout, sizes: Mapping[str, Size]) -> Layout:
+    """The layout for images of these sizes, by file name: without what COCO's annotations say in pixels beside their points."""
+    if not isinstance(layout, CocoLayout):
+        return layout
+    images = {
+        path: record | {"width": sizes[path][0], "height": sizes[path][1]} if path in sizes else record
+        for path, record in layout.images.items()
+    }
+    annotations = {
+        path: {key: value for key, value in record.items() if key not in _IN_PIXELS} if path in sizes else record
+        for path, record in layout.annotations.items()
+    }
+    return dataclasses.replace(layout, images=images, annotations=annotations)
+
+
+_IN_PIXELS = ("bbox", "area", "segmentation")

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from encoders.errors import InputError
-from matching.annotations.labels import Labels, SkippedLabel, nothing_left, repeated_images
+from encoders.names import same_name
+from matching.annotations.labels import Labels, Repeated, SkippedLabel, nothing_left, repeated_images, yielding_note
 from matching.keypoints import Keypoints
 
 
@@ -18,7 +19,7 @@ def merge_labels(every: Sequence[Labels], *, replace: bool = False) -> Labels:
 
     An image that is in several files (the same file, where `locate_images` has found them all, else the same path) counts once where they
     say the same of it; where they do not, it counts not at all and is listed in `skipped`, unless `replace` lets the last file
-    have its way, as corrections should.
+    have its way, as corrections should. An entry of an image that nobody looked at yields to any other.
 
     Raises:
         InputError: nothing to merge, a part is not in every file, two different images have the same path, or no image is left.
@@ -32,18 +33,30 @@ def merge_labels(every: Sequence[Labels], *, replace: bool = False) -> Labels:
     paths = [path for labels in every for path in labels.keypoints.paths]
     where = [place for labels in every for place in labels.where]
     files = [file for labels in every for file in labels.files or ()] if located else None
-    keys = [os.path.abspath(file) for file in files] if files is not None else paths
+    if files is not None:
+        keys = [os.path.abspath(file) for file in files]
+    else:
+        same = [[same_name(path) for path in labels.keypoints.paths] for labels in every]
+        # Where one file has both spellings of a name, they are two images.
+        keys = (
+            paths if any(len(set(names)) < len(names) for names in same) else [name for names in same for name in names]
+        )
     xy, visible, score = (np.concatenate([group[k] for group in arrays]) for k in range(3))
+    labelled = np.concatenate([labels.labelled for labels in every])
 
     skipped = [skip for labels in every for skip in labels.skipped]
     if replace:
-        last = {key: i for i, key in enumerate(keys)}
+        last: dict[object, int] = {}
+        for i, key in enumerate(keys):
+            if labelled[i] or key not in last:
+                last[key] = i
         # The place of the first, so that corrections do not change the order; the labels of the last.
         index = [last[key] for key in dict.fromkeys(keys)]
+        found = Repeated({}, {i: last[key] for i, key in enumerate(keys) if not labelled[i] and last[key] != i})
     else:
-        bad = repeated_images(keys, (xy, visible, score), where)
-        skipped += [SkippedLabel(paths[i], where[i], reason) for i, reason in bad.items()]
-        index = [i for i in range(len(keys)) if i not in bad]
+        found = repeated_images(keys, (xy, visible, score), where, labelled)
+        skipped += [SkippedLabel(paths[i], where[i], reason) for i, reason in found.reasons.items()]
+        index = [i for i in range(len(keys)) if i not in found.reasons and i not in found.yielding]
     if not index:
         raise nothing_left(first.source, skipped)
     names = [paths[i] for i in index]
@@ -53,28 +66,41 @@ def merge_labels(every: Sequence[Labels], *, replace: bool = False) -> Labels:
             f"two different images are called {twice}: keep their labels in files of one folder above both"
         )
     keypoints = Keypoints(
-        tuple(names), first.keypoints.parts, xy[index], visible[index], score[index], first.keypoints.skeleton
+        tuple(names),
+        first.keypoints.parts,
+        xy[index],
+        visible[index],
+        score[index],
+        first.keypoints.skeleton,
+        labelled[index],
     )
+    sizes = [size for labels in every for size in labels.sizes]
+    notes = [note for labels in every for note in labels.notes] + yielding_note(found, paths, where)
     return dataclasses.replace(
         first,
         keypoints=keypoints,
         where=tuple(where[i] for i in index),
+        sizes=tuple(sizes[i] for i in index),
+        notes=tuple(notes),
         skipped=tuple(skipped),
         files=None if files is None else tuple(files[i] for i in index),
     )
 
 
 def _check_parts(every: Sequence[Labels]) -> None:
-    parts = dict.fromkeys(part for labels in every for part in labels.keypoints.parts)
-    for part in parts:
-        having = [str(labels.source) for labels in every if part in labels.keypoints.parts]
-        if len(having) < len(every):
-            lacking = [str(labels.source) for labels in every if part not in labels.keypoints.parts]
+    own = [{same_name(part) for part in labels.keypoints.parts} for labels in every]
+    for part in dict.fromkeys(part for labels in every for part in labels.keypoints.parts):
+        there = [same_name(part) in parts for parts in own]
+        if not all(there):
+            having, lacking = (
+                [str(labels.source) for labels, has in zip(every, there, strict=True) if has == which]
+                for which in (True, False)
+            )
             raise InputError(
                 f"the part {part} is in {', '.join(having)} but not in {', '.join(lacking)}: expected the same parts in every file"
             )
 
 
 def _in_order(keypoints: Keypoints, parts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    index = [keypoints.parts.index(part) for part in parts]
-    return keypoints.xy[:, index], keypoints.visible[:, index], keypoints.score[:, index]
+    ordered = keypoints.in_order(parts)
+    return ordered.xy, ordered.visible, ordered.score

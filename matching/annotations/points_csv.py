@@ -1,7 +1,8 @@
 """A CSV with a line for each point: `image,part,x,y`, and if wanted `score` and `visible`.
 
 A line that is missing, or has no x and y, is a part that is not visible. `visible` is 0 or 1; a part with a place and visible 0 is
-hidden, and people know where. Columns may stand in any order, between commas, semicolons or tabs; others are passed over.
+hidden, and people know where. An image in which no part has a place counts as labelled if some line of it says visible 0: somebody looked
+and saw no part. If none does, nobody looked. Columns may stand in any order, between commas, semicolons or tabs; others are passed over.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from encoders.errors import InputError
+from encoders.names import same_name
 from matching.annotations.cells import number, rows_of, written
-from matching.annotations.labels import LabelRow, Labels, SkippedLabel, labels_of_rows, repeated
+from matching.annotations.labels import LabelRow, Labels, SkippedLabel, labels_of_rows, repeated, yielding_note
 from matching.annotations.layouts import PointsLayout
 from matching.keypoints import Keypoints
 
@@ -64,33 +66,59 @@ def read_points(path: Path, text: str, delimiter: str) -> Labels:
         except ValueError as error:
             skipped.append(SkippedLabel(image if image.strip() else None, where, str(error)))
             broken.add(image)
-    bad = repeated(
-        [(point.image, point.part) for point in points],
+    places = [point.where for point in points]
+    found = repeated(
+        [point.key for point in points],
         lambda i, j: points[i].values == points[j].values,
-        [point.where for point in points],
+        places,
+        lambda i: points[i].empty,
     )
+    bad = found.reasons
     skipped += [SkippedLabel(points[i].image, points[i].where, f"{points[i].part} is {why}") for i, why in bad.items()]
-    counted = {(point.image, point.part) for i, point in enumerate(points) if i not in bad}
-    broken |= {points[i].image for i in bad if (points[i].image, points[i].part) not in counted}
-    parts = list(dict.fromkeys(point.part for point in points))
-    good = {image: _empty(image, where, len(parts)) for image, where in images.items() if image not in broken}
-    index = {part: p for p, part in enumerate(parts)}
-    for i, point in enumerate(points):
-        if i not in bad and point.image in good:
-            labels, p = good[point.image], index[point.part]
+    notes = yielding_note(found, [f"{point.part} of {point.image}" for point in points], places)
+    left = [point for i, point in enumerate(points) if i not in bad and i not in found.yielding]
+    counted = {point.key for point in left}
+    broken |= {points[i].image for i in bad if points[i].key not in counted}
+    index: dict[str, int] = {}
+    parts: list[str] = []
+    for point in points:
+        if point.key[1] not in index:
+            index[point.key[1]] = len(parts)
+            parts.append(point.part)
+    looked = {point.image for point in left if point.said}
+    good = {
+        image: _empty(image, where, len(parts), image in looked)
+        for image, where in images.items()
+        if image not in broken
+    }
+    for point in left:
+        if point.image in good:
+            labels, p = good[point.image], index[point.key[1]]
             labels.xy[p], labels.visible[p], labels.score[p] = (point.x, point.y), point.visible, point.score
-    return labels_of_rows(path, PointsLayout(delimiter), parts, list(good.values()), skipped)
+    return labels_of_rows(path, PointsLayout(delimiter), parts, list(good.values()), skipped, notes=notes)
 
 
 @dataclass(frozen=True)
 class _Point:
+    """A line. said: whether it says if the part is visible, and does not leave that to x and y."""
+
     image: str
     part: str
     x: float
     y: float
     score: float
     visible: bool
+    said: bool
     where: str
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Lines with the same key are of one point."""
+        return self.image, same_name(self.part)
+
+    @property
+    def empty(self) -> bool:
+        return not self.said and bool(np.isnan(self.x) and np.isnan(self.score))
 
     @property
     def values(self) -> tuple[str, str, str, bool]:
@@ -102,8 +130,9 @@ def _columns(row: Sequence[str]) -> list[str]:
     return [cell.strip().lower() for cell in row]
 
 
-def _empty(image: str, where: str, parts: int) -> LabelRow:
-    return LabelRow(image, where, np.full((parts, 2), np.nan), np.zeros(parts, bool), np.full(parts, np.nan))
+def _empty(image: str, where: str, parts: int, examined: bool) -> LabelRow:
+    none = np.full((parts, 2), np.nan)
+    return LabelRow(image, where, none, np.zeros(parts, bool), np.full(parts, np.nan), examined)
 
 
 def _point(where: str, cells: dict[str, str]) -> _Point:
@@ -124,11 +153,12 @@ def _point(where: str, cells: dict[str, str]) -> _Point:
     visible = _VISIBLE[said] if said else not np.isnan(x)
     if visible and np.isnan(x):
         raise ValueError(f"{part} is visible but has no place: fill in x and y, or say visible 0")
-    return _Point(image, part, x - ORIGIN - CENTRE, y - ORIGIN - CENTRE, score, visible, where)
+    return _Point(image, part, x - ORIGIN - CENTRE, y - ORIGIN - CENTRE, score, visible, bool(said), where)
 
 
 def points_text(keypoints: Keypoints, layout: PointsLayout | None = None) -> str:
-    """Keypoints as a CSV with a line for every image and part: image, part, x, y, score where there is any, visible.
+    """Keypoints as a CSV with a line for every image and part: image, part, x, y, score where there is any, visible (empty in images that
+    nobody looked at).
 
     Every number reads back as the same float.
     """
@@ -137,9 +167,11 @@ def points_text(keypoints: Keypoints, layout: PointsLayout | None = None) -> str
     text = io.StringIO()
     writer = csv.writer(text, delimiter=layout.delimiter, lineterminator="\n")
     writer.writerow([*REQUIRED, *(["score"] if scored else []), "visible"])
+    labelled = keypoints.labelled
     places = (np.where(keypoints.placed[:, :, None], keypoints.xy, np.nan) + ORIGIN + CENTRE).tolist()
     for n, path in enumerate(keypoints.paths):
         for p, part in enumerate(keypoints.parts):
             score = [written(keypoints.score[n, p])] if scored else []
-            writer.writerow([path, part, *map(written, places[n][p]), *score, int(keypoints.visible[n, p])])
+            visible = int(keypoints.visible[n, p]) if labelled[n] else ""
+            writer.writerow([path, part, *map(written, places[n][p]), *score, visible])
     return text.getvalue()

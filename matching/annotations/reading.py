@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 from pathlib import Path
+from typing import Literal
 
 from encoders.errors import InputError
 from matching.annotations.cells import rows_of
@@ -18,7 +19,7 @@ EXPECTED = (
 )
 
 
-def read_labels(path: str | os.PathLike[str]) -> Labels:
+def read_labels(path: str | os.PathLike[str], *, visible: Literal[1, 2] | None = None) -> Labels:
     """The labels of one file, its format recognised by what is in it, not by its name.
 
     Read are DeepLabCut's CSV (Lightning Pose's is the same; labels and predictions), COCO keypoints (JSON), and a CSV with the columns
@@ -26,13 +27,17 @@ def read_labels(path: str | os.PathLike[str]) -> Labels:
     system. What is wrong with the file as a whole is an error; what is wrong with one row of it leaves out that row's image, and is listed in
     `skipped`.
 
+    Args:
+        path: the file.
+        visible: of COCO, the least v that counts as visible; None is 2, but 1 in a file without any 2.
+
     Raises:
         InputError: the file cannot be read, is in none of these formats or not as it should be, or nothing in it can be used.
     """
     path = Path(path)
     text = _text(path)
     if text.lstrip()[:1] in ("{", "["):
-        return read_coco(path, text)
+        return read_coco(path, text, visible)
     first_line = text.replace("\r", "\n").lstrip("\n").partition("\n")[0]
     delimiter = delimiter_of(first_line)
     if delimiter is not None:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
-from PIL import Image
 
-from encoders.errors import InputError
+from encoders.errors import ImageError, InputError
+from encoders.images import image_size
 from matching.annotations.cells import number
 from matching.benchmarks.dense import check_density, drawn, lattice
 from matching.benchmarks.pair import Benchmark, BenchmarkPair
@@ -118,9 +118,8 @@ def _image(sequence: Path, k: int) -> Path:
 
 def _size(path: Path) -> tuple[int, int]:
     try:
-        with Image.open(path, formats=("PPM", "PNG")) as header:
-            return header.size
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        return image_size(path)
+    except ImageError as error:
         raise InputError(f"{path} cannot be read as an image ({error}): copy it again") from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from encoders.errors import InputError
+from encoders.names import DiskNames, same_name
 from matching.annotations.cells import number, rows_of
 from matching.benchmarks.pair import Benchmark, BenchmarkPair, Box
 
@@ -226,6 +228,7 @@ def finished(
     Raises:
         InputError: an image is missing, a pair is there twice, or no pair has a point.
     """
+    rows = _as_on_disk(rows)
     require_files((path for row in rows for path in (row.path_a, row.path_b)), "images", images)
     names = [*(row.name for row in rows), *(name for name, _ in dropped)]
     if len(set(names)) < len(names):
@@ -241,3 +244,21 @@ def finished(
     if expected is not None and listed != expected:
         notes.append(f"{listed:,} pairs are listed; the official list ({kind}, {split}) has {expected:,}")
     return Benchmark(kind, split, tuple(pairs), tuple(dropped), dict(choices), tuple(notes))
+
+
+def _as_on_disk(rows: Sequence[BenchmarkPair]) -> list[BenchmarkPair]:
+    """The rows with one spelling of each category, and with images as the disk spells them."""
+    disk, categories = DiskNames(), dict[str, str]()
+
+    def found(path: Path) -> Path:
+        return path if str(path).isascii() else disk.find(path) or path
+
+    return [
+        dataclasses.replace(
+            row,
+            category=categories.setdefault(same_name(row.category), row.category),
+            path_a=found(row.path_a),
+            path_b=found(row.path_b),
+        )
+        for row in rows
+    ]

@@ -89,7 +89,12 @@ def test_episodes_on_class_folders(folder: Path, capsys: pytest.CaptureFixture[s
     assert (got["schema"], got["episodes"], got["seed"], got["skipped"]) == (1, 50, 3, [])
     assert set(got["encoder"]) == {"name", "family", "digest", "identity", "dtype", "size", "layer"}
     assert (got["encoder"]["name"], got["encoder"]["size"], got["encoder"]["dtype"]) == ("mini", 64, "float32")
-    assert {k: v for k, v in got["dataset"].items() if k != "digest"} == {"name": "set", "images": 21, "classes": 3}
+    assert {k: v for k, v in got["dataset"].items() if k != "digest"} == {
+        "name": "set",
+        "images": 21,
+        "classes": 3,
+        "notes": [],
+    }
     assert [(r["shots"], r["center"], r["transductive"]) for r in got["results"]] == [
         (1, "none", False),
         (1, "separate", True),

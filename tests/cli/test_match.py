@@ -53,7 +53,19 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def test_json_holds_what_the_functions_give(photos: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     got = as_json(command(capsys, "match", photos["whole"], photos["part"], photos["cat"], *MINI, "--json"))
-    assert set(got) == {"schema", "version", "encoder", "images", "steps", "pairs", "figure", "written", "skipped"}
+    assert set(got) == {
+        "schema",
+        "version",
+        "encoder",
+        "images",
+        "steps",
+        "pairs",
+        "figure",
+        "written",
+        "skipped",
+        "not_drawn",
+        "not_written",
+    }
     assert (got["schema"], got["figure"], got["skipped"]) == (1, None, [])
     assert {k: v for k, v in got["encoder"].items() if k not in ("digest", "identity")} == {
         "name": "mini",
@@ -173,7 +185,7 @@ def test_a_store_or_a_folder_gives_the_same(
 
     (folder / "0.png").unlink()
     code, _, err = command(capsys, "match", store, "-o", tmp_path / "gone.png")
-    assert code == 2 and "not drawn" in err and "cannot be drawn" in err
+    assert code == 1 and "not drawn" in err and "gone.png is not written" in err
     assert (
         as_json(command(capsys, "match", store, "--json"))["pairs"] == plain["pairs"]
     )  # nothing but the picture is missing

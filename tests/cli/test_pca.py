@@ -70,7 +70,7 @@ def test_json_and_maps_are_what_the_functions_give(
     got = as_json(command(capsys, "pca", photos, *SMALL, *extra, "--json", "--maps", maps))
     assert set(got) == {
         "schema", "version", "encoder", "images", "style", "center", "fitted", "explained_variance_ratio", "components", "foreground",
-        "basis", "basis_differs", "figure", "pages", "skipped",
+        "basis", "basis_differs", "figure", "pages", "skipped", "not_drawn", "not_written",
     }  # fmt: skip
     assert got["style"] == "fewmatch" and got["pages"] == []
     names = ["a/cat.png", "b/cat.png", "cup.png"]
@@ -283,7 +283,7 @@ def test_a_store_gives_the_same(own_photos: Path, tmp_path: Path, capsys: pytest
     for image in ("a", "b"):
         (own_photos / image / "cat.png").unlink()
     code, _, err = command(capsys, "pca", store, "-o", tmp_path / "none.png")
-    assert code == 2 and "cannot be drawn" in err
+    assert code == 1 and "none.png is not written" in err
     code, _, err = command(capsys, "pca", store, "--size", 128, "--json")
     assert code == 2 and "was made with --size 64" in err
 

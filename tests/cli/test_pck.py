@@ -365,6 +365,36 @@ def test_a_run_goes_on_and_other_alphas_score_nothing(
         assert len(calls) == expected
 
 
+def test_images_of_another_size_than_annotated_are_skipped(spair: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = ("pck", spair, "--kind", "spair", *MINI)
+    plain = as_json(command(capsys, *base, "--json"))
+    images = spair / "JPEGImages" / "cat"
+    Image.fromarray(noise(1).repeat(2, axis=0).repeat(2, axis=1)).save(images / "b.png")
+    (images / "b.png").rename(images / "b.jpg")
+    got = as_json(command(capsys, *base, "--json"), code=3)
+    (row,) = got["skipped"]
+    assert Path(row["path"]).name == "b.jpg" and "48×40 px, but the image has 96×80 px" in row["reason"]
+    assert (
+        "2 times" in row["reason"] and [dropped["name"] for dropped in got["dropped"]] == plain["per_pair"]["name"][:1]
+    )
+    assert got["per_pair"]["right"]["0.1"] == plain["per_pair"]["right"]["0.1"][1:]
+    Image.fromarray(noise(2, 40, 48)).save(images / "c.png")
+    (images / "c.png").rename(images / "c.jpg")
+    code, _, err = command(capsys, *base)
+    assert code == 2 and "no pair can be used" in err
+
+
+def test_a_picture_that_cannot_be_drawn_loses_no_result(
+    spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.pck_results._picture", lambda *_: None)
+    result, picture = tmp_path / "a.json", tmp_path / "d.png"
+    code, out, err = command(capsys, "pck", spair, "--kind", "spair", *MINI, "-o", result, "--figure", picture)
+    assert code == 1 and "per category, weighted" in out and f"{picture} is not written" in err
+    assert not picture.exists() and f"wrote {result}" in err and f"wrote {picture}" not in err
+    assert json.loads(result.read_text())["not_written"][0]["path"] == str(picture)
+
+
 def twice(folder: Path) -> Path:
     """Two pairs of a picture and its copy, with the same points: all are found. Pictures without compression, so that all have one size."""
     rng = np.random.default_rng(3)

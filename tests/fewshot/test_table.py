@@ -34,7 +34,7 @@ def test_labels_of_every_kind(
     table = read_npz(write(tmp_path / "set.npz", **arrays))
     assert table.labels.tolist() == wanted_labels and table.class_names == wanted_names
     assert np.array_equal(table.features, X) and table.features.dtype == np.float32
-    assert table.describe() == {"name": "set", "images": 4, "classes": 2, "digest": table.digest}
+    assert table.describe() == {"name": "set", "images": 4, "classes": 2, "digest": table.digest, "notes": []}
 
 
 def test_other_number_formats_become_float(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoders.errors import InputError
+from encoders.names import same_name
 from matching.annotations import coco, deeplabcut, points_csv
 from matching.annotations.labels import Labels
 from matching.annotations.layouts import (
@@ -52,7 +53,7 @@ Raw = tuple[Any, ...]
 def raw_keypoints(draw: st.DrawFn, *, hidden: bool, scores: bool, numbers: st.SearchStrategy[float] = NUMBERS) -> Raw:
     """What `Keypoints` is made of: not itself, because checks of its types draw random numbers, which a strategy must not."""
     paths = draw(st.lists(st.lists(NAMES, min_size=1, max_size=5).map("/".join), min_size=1, max_size=4, unique=True))
-    parts = draw(st.lists(NAMES, min_size=1, max_size=3, unique=True))
+    parts = draw(st.lists(NAMES, min_size=1, max_size=3, unique_by=same_name))
     n, p = len(paths), len(parts)
     places = draw(st.lists(st.none() | st.tuples(numbers, numbers), min_size=n * p, max_size=n * p))
     xy = np.array([(np.nan, np.nan) if place is None else place for place in places], float).reshape(n, p, 2)
@@ -117,7 +118,7 @@ def test_labels_of_real_frames_come_back_byte_for_byte(shared_data: Path, tmp_pa
     assert labels.layout == DeepLabCutLayout("rick", 1, likelihood=False)
     assert labels.keypoints.paths[0] == "labeled-data/img01.png" and labels.where[0] == f"{source}, line 4"
     assert np.array_equal(labels.keypoints.xy[0, 1], [253.5, 101.900392541708])
-    assert not labels.keypoints.visible[0, 4] and labels.marked.all()
+    assert not labels.keypoints.visible[0, 4] and labels.labelled.all()
     written = write_keypoints(tmp_path / "again.csv", labels.keypoints, labels.layout)
     assert written.read_bytes() == source.read_bytes()
     for name in FORMATS:
@@ -203,7 +204,7 @@ def test_empty_cells_are_absent_parts(tmp_path: Path) -> None:
     )
     assert points.visible.tolist() == [[True, False], [False, False], [False, True]]
     assert np.isnan(points.score).all()
-    assert read_labels(tmp_path / "l.csv").marked.tolist() == [True, False, True]
+    assert read_labels(tmp_path / "l.csv").labelled.tolist() == [True, False, True]
 
 
 def test_predictions_have_likelihoods(tmp_path: Path) -> None:
@@ -269,7 +270,7 @@ def test_coco_visibility_and_skeleton(tmp_path: Path) -> None:
     assert np.array_equal(points.xy, [[[1, 2], [3.5, 4], nothing], [nothing] * 3], equal_nan=True)
     assert points.visible.tolist() == [[True, False, False], [False] * 3]
     assert points.skeleton == ((0, 1), (2, 0)) and np.isnan(points.score).all()
-    assert labels.marked.tolist() == [True, False]
+    assert labels.labelled.tolist() == [True, False]
     from_zero = coco_file(
         categories=[{"id": 5, "name": "m", "keypoints": ["nose", "tail", "paw"], "skeleton": [[0, 2]]}]
     )

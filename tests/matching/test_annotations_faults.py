@@ -279,9 +279,19 @@ def test_other_entries_that_are_skipped(tmp_path: Path) -> None:
     labels = read_labels(write(tmp_path / "l.json", json.dumps(content)))
     only_good(labels, (None, "images, entry 2", "no file_name"))
     content = coco_file()
-    content["images"].append({"id": 3, "file_name": "bad.png"})  # without points, so not the same
+    content["images"].append({"id": 3, "file_name": "bad.png"})
+    content["annotations"].append(
+        content["annotations"][0] | {"id": 30, "image_id": 3, "keypoints": [1, 1, 2, 3, 3, 2]}
+    )
     labels = read_labels(write(tmp_path / "l.json", json.dumps(content)))
-    only_good(labels, ("bad.png", "image 2, annotation 20", "not the same"), ("bad.png", "image 3", "not the same"))
+    only_good(
+        labels,
+        ("bad.png", "image 2, annotation 20", "not the same"),
+        ("bad.png", "image 3, annotation 30", "not the same"),
+    )
+    del content["annotations"][-1]  # an image without points contradicts nothing
+    labels = read_labels(write(tmp_path / "l.json", json.dumps(content)))
+    assert labels.keypoints.paths == ("good.png", "bad.png") and labels.skipped == () and len(labels.notes) == 1
     content = coco_file()
     content["annotations"][1]["keypoint_scores"] = [1]
     labels = read_labels(write(tmp_path / "l.json", json.dumps(content)))

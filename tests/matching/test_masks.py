@@ -134,6 +134,8 @@ def test_files_that_are_no_masks_are_refused(tmp_path: Path) -> None:
     Image.fromarray(np.ones((2, 3), np.uint8)).save(path)
     with pytest.raises(InputError, match=r"expected the mask .* of 2×3 px as its image, got 3×2"):
         read_mask(path, (2, 3))
+    with pytest.raises(InputError, match=r"the sides are swapped.*EXIF"):
+        read_mask(path, (2, 3))
     noise = np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8)
     Image.fromarray(noise).save(path)
     path.write_bytes(path.read_bytes()[:-200])

@@ -473,7 +473,7 @@ def test_a_file_of_another_size_is_named() -> None:
     frame = Frame(6, 1, (1, 6), 1, 1, (1.0, 1.0))
     a = np.eye(6)[None]
     pair = BenchmarkPair("p", "c", Path("a.png"), Path("b.png"), np.zeros((1, 2)), np.zeros((1, 2)), size_b=(7, 1))
-    with pytest.raises(InputError, match=r"p: b\.png has 6×1 px, expected 7×1 as annotated"):
+    with pytest.raises(InputError, match=r"p: b\.png: the size is stated as 7×1 px, but the image has 6×1 px"):
         score_pair(pair, EncodedImage(a, frame), EncodedImage(a, frame), choose_convention("pf-pascal"))
     with pytest.raises(InputError, match=r"^p: no box of B is known for threshold bbox-target: use image-target"):
         score_pair(dataclasses.replace(pair, size_b=None), EncodedImage(a, frame), EncodedImage(a, frame), Convention())
