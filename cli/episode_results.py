@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -72,12 +73,18 @@ def notes_of(results: Sequence[Result]) -> list[str]:
     notes = list(dict.fromkeys(note for result in results for note in result.report.notes))
     few = [result for result in results if result.report.few_images]
     if few:
-        worst = max(few, key=lambda result: result.report.ci95_new_images or 0.0)
+        # Where no interval can be given at all, images are fewest.
+        worst = max(few, key=lambda result: result.report.ci95_new_images or math.inf)
         report = worst.report
+        found = (
+            report.ci95_new_images_reason
+            if report.ci95_new_images is None
+            else f"± {_points(report.ci95)} points over episodes of these images, but ± {_points(report.ci95_new_images)} "
+            "for new images of the same classes"
+        )
         others = f" (and {len(few) - 1} more result{'s' * (len(few) > 2)})" if len(few) > 1 else ""
         notes.append(
-            f"few images: the accuracy of {worst.run.label}, {_shots(worst)} is ± {_points(report.ci95)} points over episodes of these images, "
-            f"but ± {_points(report.ci95_new_images)} for new images of the same classes{others}; more episodes do not help, more images do"
+            f"few images: {worst.run.label}, {_shots(worst)}: {found}{others}; add images, more episodes do not help"
         )
     return notes
 

@@ -148,6 +148,7 @@ def evaluate(
         scores=torch.cat(scored).numpy() if keep_scores else None,
         ci95_new_images=new_images.ci95,
         ci95_new_images_reason=new_images.reason,
+        few_images=new_images.few,
         notes=how.notes(options or {}, mode),
     )
 

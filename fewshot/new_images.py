@@ -34,10 +34,12 @@ class NewImages:
     """An interval for new images of the same classes.
 
     ci95: half-width of the 95 % interval; None where there is none. reason: why there is none, else None.
+    few: whether there are so few images that more of them are needed, and more episodes would not help.
     """
 
     ci95: float | None
     reason: str | None = None
+    few: bool = False
 
 
 def new_images_interval(
@@ -83,7 +85,7 @@ def new_images_interval(
         # No image is in two episodes, so episodes are independent draws of images already.
         return NewImages(float(stdtrit(count - 1, 0.975)) * math.sqrt(drawing))
     if (reason := queries.too_few_images(transductive)) is not None:
-        return NewImages(None, reason)
+        return NewImages(None, reason, few=True)
     variance, noise = queries.variance(transductive=False)
     least = variance
     if transductive:
@@ -93,18 +95,9 @@ def new_images_interval(
     if noise > max(least, 0.0) + drawing:
         return NewImages(None, f"{count:,} episodes are too few to tell the influence of single images from chance")
     freedom = float((queries.images - 1).sum())
-    return NewImages(float(stdtrit(freedom, 0.975)) * math.sqrt(max(variance, noise) + drawing))
-
-
-def few_images(ci95: float | None, ci95_new_images: float | None) -> bool:
-    """Whether the images are so few that an accuracy needs more of them, and more episodes would not help; no where that is not known.
-
-    Args:
-        ci95: half-width over episodes. ci95_new_images: half-width for new images.
-    """
-    if ci95 is None or ci95_new_images is None:
-        return False
-    return ci95_new_images > max(FEW_IMAGES_HALF_WIDTH, FEW_IMAGES_RATIO * ci95)
+    half = float(stdtrit(freedom, 0.975)) * math.sqrt(max(variance, noise) + drawing)
+    few = half > max(FEW_IMAGES_HALF_WIDTH, FEW_IMAGES_RATIO * 1.96 * math.sqrt(drawing))
+    return NewImages(half, few=few)
 
 
 class _Queries:

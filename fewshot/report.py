@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int16
 from encoders.errors import InputError
 from fewshot.centering import Center
 from fewshot.episodes import Episodes
-from fewshot.new_images import few_images, new_images_interval
+from fewshot.new_images import new_images_interval
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Report:
     interval over the n episodes, s with ddof 1; None for one episode. It covers what other episodes of the same images would give.
     ci95_new_images: half-width of the 95 % interval that covers what other images of the same classes would give
     (`fewshot.new_images`); None where it is not known, and ci95_new_images_reason says why. Neither covers other classes.
+    few_images: whether there are so few images that more of them are needed, and more episodes would not help.
     notes: what the user should know about the options under this centring, one sentence each.
     per_episode: (E,) the accuracy of each episode. predictions: (E, Q) the place of the class chosen for each query, among the classes
     of its episode; -1 where the query is padding. scores: (E, Q, W) what it was chosen by, if asked for; -inf for classes not there.
@@ -51,6 +52,7 @@ class Report:
     scores: np.ndarray | None = None
     ci95_new_images: float | None = None
     ci95_new_images_reason: str | None = None
+    few_images: bool = False
     notes: tuple[str, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
 
@@ -58,11 +60,6 @@ class Report:
     def metric(self) -> str | None:
         """The distance to class means, for the methods that have a choice."""
         return self.options.get("metric")
-
-    @property
-    def few_images(self) -> bool:
-        """Whether the accuracy rests on so few images that more of them are needed, and more episodes would not help."""
-        return few_images(self.ci95, self.ci95_new_images)
 
     def right(self, episodes: Episodes) -> Bool[np.ndarray, "E Q"]:
         """Which queries of known classes are right, in the order of `episodes.query`; False for padding."""
