@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,10 +60,33 @@ def differences_json(results: Sequence[Result]) -> list[dict[str, Any]]:
             "minus": {"method": d.second.method, "center": d.second.center},
             "difference": d.mean,
             "ci95": d.ci95,
+            "ci95_new_images": d.ci95_new_images,
+            "ci95_new_images_reason": d.ci95_new_images_reason,
         }
         for result in results
         if (d := result.difference) is not None
     ]
+
+
+def notes_of(results: Sequence[Result]) -> list[str]:
+    """What the user should know about the results, one sentence each: of the methods' options, and where images are few."""
+    notes = list(dict.fromkeys(note for result in results for note in result.report.notes))
+    few = [result for result in results if result.report.few_images]
+    if few:
+        # Where no interval can be given at all, images are fewest.
+        worst = max(few, key=lambda result: result.report.ci95_new_images or math.inf)
+        report = worst.report
+        found = (
+            report.ci95_new_images_reason
+            if report.ci95_new_images is None
+            else f"± {_points(report.ci95)} points over episodes of these images, but ± {_points(report.ci95_new_images)} "
+            "for new images of the same classes"
+        )
+        others = f" (and {len(few) - 1} more result{'s' * (len(few) > 2)})" if len(few) > 1 else ""
+        notes.append(
+            f"few images: {worst.run.label}, {_shots(worst)}: {found}{others}; add images, more episodes do not help"
+        )
+    return notes
 
 
 def show(results: Sequence[Result], title: str, episodes: str) -> None:
@@ -78,12 +102,14 @@ def show(results: Sequence[Result], title: str, episodes: str) -> None:
         ("centre", "left", lambda r: r.report.center + marks[id(r)]),
         ("shots", "right", lambda r: _words(r.report.shots)),
         ("accuracy %", "right", lambda r: _percent(r.report.accuracy, r.report.ci95)),
+        ("new images", "right", lambda r: _half(r.report.ci95_new_images)),
     ]
     if varied:
         columns.insert(2, ("ways", "right", lambda r: _words(r.report.ways)))
         columns.insert(4, ("queries", "right", lambda r: _words(r.report.queries)))
     if any(r.difference for r in results):
         columns.append(("to the first", "right", lambda r: _signed(r.difference)))
+        columns.append(("new images", "right", lambda r: _half(r.difference.ci95_new_images) if r.difference else ""))
     if any(r.calibration for r in results):
         columns.append(("ECE %", "right", lambda r: "" if r.calibration is None else f"{100 * r.calibration.ece:.1f}"))
         columns.append(("τ", "right", lambda r: "" if r.calibration is None else f"{r.calibration.temperature:.3g}"))
@@ -93,7 +119,14 @@ def show(results: Sequence[Result], title: str, episodes: str) -> None:
         columns.append(("FPR95 %", "right", lambda r: _percent(best[id(r)].fpr95, best[id(r)].fpr95_ci95)))
         columns.append(("by", "left", lambda r: best[id(r)].measure))
     columns.append(("seconds", "right", lambda r: f"{r.report.seconds:.2f}"))
-    notes = [f"{episodes}; ± is the 95 % interval of the mean, 1.96·s/√n over episodes"]
+    notes = [
+        f"{episodes}; ± is the 95 % interval over episodes of these images, 1.96·s/√n; new images: the 95 % interval for other "
+        "images of the same classes; neither covers other classes"
+    ]
+    missing = [r.report.ci95_new_images_reason for r in results] + [
+        r.difference.ci95_new_images_reason for r in results if r.difference
+    ]
+    notes += [f"no interval for new images (–): {reason}" for reason in dict.fromkeys(missing) if reason]
     if any(r.difference for r in results):
         notes.append("to the first: paired, on the same episodes")
     if any(r.report.transductive for r in results):
@@ -139,7 +172,8 @@ def write_folder(
         figure = accuracy_figure(
             {output.printable(name): points for name, points in lines.items()},
             title=f"Accuracy against shots: {about.partition(':')[0]}",
-            note=f"{about}. Bars are 95 % intervals of the mean over episodes; episodes are the same for all: results.csv has the differences.",
+            note=f"{about}. Bars are 95 % intervals over episodes of these images; results.csv has those for new images, and "
+            "the differences on the same episodes.",
             chance=chance,
         )
         save_figure(figure, folder / "accuracy.png")
@@ -180,8 +214,18 @@ def _results_table(results: Sequence[Result]) -> tuple[list[str], list[list[Any]
         "episodes",
         "accuracy",
         "ci95",
+        "ci95_new_images",
     ]
-    heading += ["difference_to_first", "difference_ci95", "ece", "temperature", "auroc", "fpr95", "seconds"]
+    heading += [
+        "difference_to_first",
+        "difference_ci95",
+        "difference_ci95_new_images",
+        "ece",
+        "temperature",
+        "auroc",
+        "fpr95",
+        "seconds",
+    ]
     rows = []
     for r in results:
         best = max(r.detection, key=lambda found: found.auroc, default=None)
@@ -189,8 +233,8 @@ def _results_table(results: Sequence[Result]) -> tuple[list[str], list[list[Any]
         options = " ".join(f"{name}={value}" for name, value in report.options.items())
         rows.append(
             [report.method, options, report.center, report.transductive, _words(report.ways), _words(report.shots)]
-            + [_words(report.queries), report.episodes, report.accuracy, report.ci95]
-            + ([d.mean, d.ci95] if d else [None, None])
+            + [_words(report.queries), report.episodes, report.accuracy, report.ci95, report.ci95_new_images]
+            + ([d.mean, d.ci95, d.ci95_new_images] if d else [None, None, None])
             + ([c.ece, c.temperature] if c else [None, None])
             + ([best.auroc, best.fpr95] if best else [None, None])
             + [report.seconds]
@@ -235,6 +279,15 @@ def _write(path: Path, text: str) -> None:
 
 def _percent(value: float, half: float | None) -> str:
     return f"{100 * value:.2f}" + ("" if half is None else f" ± {100 * half:.2f}")
+
+
+def _half(half: float | None) -> str:
+    """Half-width of an interval in per cent."""
+    return "–" if half is None else f"± {_points(half)}"
+
+
+def _points(half: float | None) -> str:
+    return "" if half is None else f"{100 * half:.2f}"
 
 
 def _signed(difference: Difference | None) -> str:

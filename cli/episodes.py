@@ -14,7 +14,7 @@ from cli import options, output
 from cli.data import LabelledData, say_notes
 from cli.encoder_choice import EncodingChoice
 from cli.ensemble import Encoders, read_base_together, read_together
-from cli.episode_results import Result, chance_of, differences_json, show, write_folder
+from cli.episode_results import Result, chance_of, differences_json, notes_of, show, write_folder
 from cli.episode_sets import COUNT, EpisodeChoice, EpisodeSet, episode_sets
 from cli.method_runs import MethodRun, method_runs
 
@@ -66,7 +66,7 @@ def episodes(
     ] = None,
     no_replacement: Annotated[
         bool,
-        typer.Option("--no-replacement", help="Use no image in two episodes, for intervals that hold for new images."),
+        typer.Option("--no-replacement", help="Use no image in two episodes; there are fewer of them then."),
     ] = False,
     count: Annotated[
         int | None, typer.Option("--episodes", help=f"How many episodes; by default {COUNT}, or the file's.")
@@ -140,7 +140,8 @@ def episodes(
     quiet: options.Quiet = False,
     debug: options.Debug = False,
 ) -> None:
-    """Evaluate few-shot classification: random episodes, several methods on the same ones, accuracy with its 95 % interval.
+    """Evaluate few-shot classification: random episodes, several methods on the same ones, accuracy with its 95 % intervals, over
+    episodes of these images and for new images of the same classes.
 
     Every method and centring is tried on the same episodes, so that their differences have an interval of their own.
     """
@@ -225,6 +226,9 @@ def episodes(
                     )
             results += _run_all(table, chosen, runs, base_features, common, number, deep, temperatures, update)
     drawn = sets[0].episodes
+    notes = notes_of(results)
+    for text in notes:
+        output.note(f"note: {output.printable(text)}")
     document = output.document(
         encoder=encoders.to_json(),
         dataset=table.describe(),
@@ -236,6 +240,7 @@ def episodes(
         validation=None if held_out is None else held_out.describe(),
         results=[result.to_json() for result in results],
         differences=differences_json(results),
+        notes=notes,
         skipped=output.skipped_json(labelled.skipped),
     )
     where = f"{table.name}{'' if found is None else f' ({found.name})'}"
@@ -310,7 +315,7 @@ def _run_all(
             dataclasses.replace(report, scores=None),
             METHODS[run.method].assumes_balance(report.options),
             chance_of((chosen.episodes.classes >= 0).sum(axis=1)),
-            difference=paired(report, results[0].report) if results else None,
+            difference=paired(report, results[0].report, chosen.episodes, table.labels) if results else None,
         )
         if deep:
             result = dataclasses.replace(

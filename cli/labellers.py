@@ -60,6 +60,7 @@ class MadeLabeller:
             "method": fitted.method.name,
             "options": {name: list(v) if isinstance(v, tuple) else v for name, v in fitted.options.items()},
             "center": fitted.center,
+            "notes": list(self.labeller.notes),
             "transductive": self.labeller.transductive,
             "metric": fitted.options.get("metric"),
             "prenormalize": self.labeller.prenormalize,
@@ -103,6 +104,8 @@ def make_labeller(support: Path, asked: Asked, choice: EncodingChoice) -> MadeLa
         reject=_number("--reject", asked.reject),
         accept=ACCEPT if asked.accept is None else asked.accept,
     )
+    for text in labeller.notes:
+        output.note(f"note: {text}")
     if asked.temperature == "auto" and labeller.fitted.temperature.chosen == "default":
         output.note(
             f"note: every class has one example, so none can be held out: the temperature stays at {labeller.temperature:g}"

@@ -28,6 +28,7 @@ from fewshot.episodes import Episodes
 from fewshot.methods import Method, find_method
 from fewshot.methods.ncm import ncm
 from fewshot.methods.ncm_raw import RawNearestMean
+from fewshot.new_images import new_images_interval
 from fewshot.parallel import in_chunks
 from fewshot.report import Report, mean_and_interval
 from fewshot.table import as_table
@@ -127,12 +128,14 @@ def evaluate(
     right = (predictions[:, : asked.shape[1]] == truth) & asked
     accuracies = right.sum(axis=1) / asked.sum(axis=1)
     mean_accuracy, ci95 = mean_and_interval(accuracies)
+    transductive = how.uses_queries(mode)
+    new_images = new_images_interval(right, episodes, labels, transductive=transductive, unknown=unknown is not None)
     return Report(
         method=method,
         center=mode,
         options=chosen,
         prenormalize=prenormalize,
-        transductive=how.uses_queries(mode),
+        transductive=transductive,
         ways=_range((episodes.classes >= 0).sum(axis=1)),
         shots=_range(_present(episodes.support, episodes.classes)),
         queries=_range(_present(episodes.query, episodes.classes)),
@@ -144,6 +147,10 @@ def evaluate(
         per_episode=accuracies,
         predictions=predictions,
         scores=torch.cat(scored).numpy() if keep_scores else None,
+        ci95_new_images=new_images.ci95,
+        ci95_new_images_reason=new_images.reason,
+        few_images=new_images.few,
+        notes=how.notes(options or {}, mode),
     )
 
 

@@ -36,6 +36,7 @@ class Labeller:
         transductive: whether all queries must come at once.
         temperature: τ of the probabilities, softmax of τ·scores over the classes (for nearest class mean the scores are −distance²).
         reject: similarity below which a query is none of these; None where nothing is rejected.
+        notes: what the user should know about the method's options under the centring, one sentence each.
         fitted: all that was found, as `fewshot.model_file` keeps it.
     """
 
@@ -73,6 +74,7 @@ class Labeller:
         how = find_method(method)
         chosen, mode = how.chosen_with(options or {}, metric), how.centring(center)
         check_base(mode, base is not None)
+        self.notes = how.notes(options or {}, mode)
         if not (temperature is None or is_auto(temperature, "temperature") or float(temperature) > 0):
             raise InputError(f"expected a temperature above 0, got {float(temperature):g}")
         x = prepared(support, prenormalize, device, "supports")
@@ -119,6 +121,7 @@ class Labeller:
         new._take(fitted)
         return new
 
+    notes: tuple[str, ...] = ()
     #: Raw supports and their classes, where they are asked together with the queries.
     _whole: tuple[Tensor, Tensor] | None = None
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int16
+from jaxtyping import Bool, Float, Int16
 
 from encoders.errors import InputError
 from fewshot.centering import Center
+from fewshot.episodes import Episodes
+from fewshot.new_images import new_images_interval
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,11 @@ class Report:
     ways, shots, queries: per episode, class and class; a pair (least, most) where they vary. queries is None where only their number
     in an episode is fixed (`queries_total`).
     accuracy: mean over episodes of the share of queries that are right, as a fraction. ci95: half-width 1.96·s/√n of its 95 %
-    interval over the n episodes, s with ddof 1; None for one episode.
+    interval over the n episodes, s with ddof 1; None for one episode. It covers what other episodes of the same images would give.
+    ci95_new_images: half-width of the 95 % interval that covers what other images of the same classes would give
+    (`fewshot.new_images`); None where it is not known, and ci95_new_images_reason says why. Neither covers other classes.
+    few_images: whether there are so few images that more of them are needed, and more episodes would not help.
+    notes: what the user should know about the options under this centring, one sentence each.
     per_episode: (E,) the accuracy of each episode. predictions: (E, Q) the place of the class chosen for each query, among the classes
     of its episode; -1 where the query is padding. scores: (E, Q, W) what it was chosen by, if asked for; -inf for classes not there.
     temperature: τ of the class probabilities softmax(τ·scores). transductive: whether the queries were used as a set.
@@ -43,12 +50,22 @@ class Report:
     per_episode: Float[np.ndarray, "E"]
     predictions: Int16[np.ndarray, "E Q"]
     scores: np.ndarray | None = None
+    ci95_new_images: float | None = None
+    ci95_new_images_reason: str | None = None
+    few_images: bool = False
+    notes: tuple[str, ...] = ()
     more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def metric(self) -> str | None:
         """The distance to class means, for the methods that have a choice."""
         return self.options.get("metric")
+
+    def right(self, episodes: Episodes) -> Bool[np.ndarray, "E Q"]:
+        """Which queries of known classes are right, in the order of `episodes.query`; False for padding."""
+        count, ways, queries = episodes.query.shape
+        right: Bool[np.ndarray, "E Q"] = self.predictions[:, : ways * queries] == np.repeat(np.arange(ways), queries)
+        return right & (episodes.query.reshape(count, -1) >= 0)
 
     def to_json(self) -> dict[str, Any]:
         """One entry of `results` in the command's JSON."""
@@ -64,6 +81,10 @@ class Report:
             "queries": _plain(self.queries),
             "accuracy": self.accuracy,
             "ci95": self.ci95,
+            "ci95_new_images": self.ci95_new_images,
+            "ci95_new_images_reason": self.ci95_new_images_reason,
+            "few_images": self.few_images,
+            "notes": list(self.notes),
             "seconds": self.seconds,
         } | self.more
 
@@ -77,18 +98,31 @@ def mean_and_interval(values: Float[np.ndarray, "n"]) -> tuple[float, float | No
 
 @dataclass(frozen=True)
 class Difference:
-    """One method minus another on the same episodes: mean and half-width of the interval of the paired differences."""
+    """One method minus another on the same episodes.
+
+    mean: of the paired differences. ci95: half-width of their interval over episodes; ci95_new_images: of that for new images of the
+    same classes, None where it is not known, and ci95_new_images_reason says why.
+    """
 
     first: Report
     second: Report
     mean: float
     ci95: float | None
+    ci95_new_images: float | None = None
+    ci95_new_images_reason: str | None = None
 
 
-def paired(first: Report, second: Report) -> Difference:
+def paired(
+    first: Report,
+    second: Report,
+    episodes: Episodes | None = None,
+    labels: Sequence[object] | np.ndarray | None = None,
+) -> Difference:
     """How much better the first is than the second, episode by episode (Lafargue et al. 2024: paired intervals are the ones to compare).
 
-    The caller sees to it that both were evaluated on the same episodes.
+    Args:
+        first, second: evaluated on the same episodes, which the caller sees to.
+        episodes, labels: what both were evaluated on, for the interval for new images.
 
     Raises:
         InputError: they have different numbers of episodes.
@@ -98,7 +132,17 @@ def paired(first: Report, second: Report) -> Difference:
             f"expected results on the same episodes, got {first.episodes} and {second.episodes}: they cannot be paired"
         )
     mean, ci95 = mean_and_interval(first.per_episode - second.per_episode)
-    return Difference(first, second, mean, ci95)
+    if episodes is None or labels is None:
+        return Difference(first, second, mean, ci95, None, "the episodes and labels were not given")
+    values = first.right(episodes).astype(np.float64) - second.right(episodes)
+    new = new_images_interval(
+        values,
+        episodes,
+        labels,
+        transductive=first.transductive or second.transductive,
+        unknown=first.predictions.shape[1] > values.shape[1],
+    )
+    return Difference(first, second, mean, ci95, new.ci95, new.reason)
 
 
 def _plain(value: Any) -> Any:

@@ -44,6 +44,7 @@ class Method:
     transductive: whether a query's scores depend on the other queries. vectors: whether it needs vectors and not just inner products.
     temperature: τ; class probabilities are softmax(τ·scores), unless τ is fitted.
     center: the centring where the user names none; own_center: the method is defined with it, and takes no other.
+    uncentred_options: options whose defaults its authors chose for vectors that are not centred, with a value that fits centred ones.
     project: whether vectors are brought to length one.
     balance: whether it takes every class to have as many queries, unless its option `prior` says otherwise.
     """
@@ -59,6 +60,7 @@ class Method:
     temperature: float = 1.0
     center: Center = "support"
     own_center: bool = False
+    uncentred_options: Mapping[str, Any] = field(default_factory=dict)
     project: bool = True
     balance: bool = False
 
@@ -109,6 +111,21 @@ class Method:
         if self.own_center and mode != self.center:
             raise InputError(f"{self.name} is defined with center {self.center}, not with {mode}")
         return mode
+
+    def notes(self, options: Mapping[str, Any], center: Center) -> tuple[str, ...]:
+        """What the user should know about these options under this centring, one sentence each.
+
+        Args:
+            options: those that the user chose; all others have their defaults.
+        """
+        if center == "none":
+            return ()
+        return tuple(
+            f"{self.name}: the default {name} of {self.options[name]:g} is its authors' choice for vectors that are not centred; "
+            f"with center {center}, try {name}={value:g}, or use center none"
+            for name, value in self.uncentred_options.items()
+            if name not in options
+        )
 
     def assumes_balance(self, options: Mapping[str, Any]) -> bool:
         """Whether it would lose by classes with unequal numbers of queries, with these options."""
@@ -204,7 +221,7 @@ _ALL = (
         "prototypes rectified by the queries nearest to them",
         "Liu, Song and Qin 2020",
         run=bd_cspn,
-        options={"temperature": 10.0, "weights": "shares", "classify": "original", "metric": "cosine"},
+        options={"temperature": 10.0, "weights": "shares", "classify": "shifted", "metric": "cosine"},
         transductive=True,
         temperature=10.0,
     ),
@@ -213,7 +230,7 @@ _ALL = (
         "class means, with assignments that neighbouring queries share",
         "Ziko et al. 2020",
         run=laplacian_shot,
-        options={"neighbours": 2, "strength": 0.7, "rectify": "original", "iterations": 20, "tolerance": 1e-6},
+        options={"neighbours": 2, "strength": 0.7, "rectify": "shifted", "iterations": 20, "tolerance": 1e-6},
         transductive=True,
     ),
     Method(
@@ -234,6 +251,8 @@ _ALL = (
         balance=True,
         options={"temperature": 15.0, "weights": (0.1, 1.0, 0.1), "iterations": 150},
         transductive=True,
+        center="none",
+        uncentred_options={"temperature": 5.0},
     ),
     Method(
         "tim-gd",
@@ -243,6 +262,8 @@ _ALL = (
         balance=True,
         options={"temperature": 15.0, "weights": (0.1, 1.0, 0.1), "learning_rate": 1e-4, "iterations": 1000},
         transductive=True,
+        center="none",
+        uncentred_options={"temperature": 5.0},
         vectors=True,
     ),
     Method(
@@ -258,6 +279,8 @@ _ALL = (
             "iterations": 1000,
         },
         transductive=True,
+        center="none",
+        uncentred_options={"temperature": 5.0},
         vectors=True,
     ),
 )

@@ -26,7 +26,7 @@ def bd_cspn(
     *,
     temperature: float = 10.0,
     weights: str = "shares",
-    classify: str = "original",
+    classify: str = "shifted",
     metric: str = "cosine",
 ) -> Float[Tensor, "e q w"]:
     """Score queries against rectified prototypes.

@@ -23,7 +23,7 @@ def laplacian_shot(
     *,
     neighbours: int = 2,
     strength: float = 0.7,
-    rectify: str = "original",
+    rectify: str = "shifted",
     iterations: int = 20,
     tolerance: float = 1e-6,
 ) -> Float[Tensor, "e q w"]:

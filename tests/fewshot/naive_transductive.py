@@ -136,7 +136,7 @@ def rectified(x: Episode, temperature: float, weights: str) -> tuple[np.ndarray,
 
 
 def bd_cspn(
-    x: Episode, temperature: float = 10.0, weights: str = "shares", classify: str = "original", metric: str = "cosine"
+    x: Episode, temperature: float = 10.0, weights: str = "shares", classify: str = "shifted", metric: str = "cosine"
 ) -> np.ndarray:
     prototypes, shifted = rectified(x, temperature, weights)
     queries = shifted if classify == "shifted" else x.query
@@ -149,7 +149,7 @@ def laplacian_shot(
     x: Episode,
     neighbours: int = 2,
     strength: float = 0.7,
-    rectify: str = "original",
+    rectify: str = "shifted",
     iterations: int = 20,
     tolerance: float = 1e-6,
 ) -> np.ndarray:

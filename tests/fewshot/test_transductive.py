@@ -26,7 +26,7 @@ TRIED: dict[str, tuple[Any, list[dict[str, Any]], bool]] = {
         naive.bd_cspn,
         [
             {},
-            {"classify": "shifted", "metric": "euclidean"},
+            {"classify": "original", "metric": "euclidean"},
             {"weights": "normalised", "metric": "euclidean", "temperature": 3.0},
             {"weights": "points", "temperature": 1.0},
             {"metric": "euclidean"},
@@ -38,7 +38,7 @@ TRIED: dict[str, tuple[Any, list[dict[str, Any]], bool]] = {
         [
             {},
             {"rectify": "none", "neighbours": 4, "strength": 1.5},
-            {"rectify": "shifted", "iterations": 5},
+            {"rectify": "original", "iterations": 5},
             {"tolerance": 1e-3, "strength": 0.3},
             {"neighbours": 60, "strength": 0.05},
         ],

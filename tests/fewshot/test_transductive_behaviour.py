@@ -34,7 +34,7 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("soft-kmeans", "iterations", 2),
     ("bd-cspn", "temperature", 2.0),
     ("bd-cspn", "weights", "points"),
-    ("bd-cspn", "classify", "shifted"),
+    ("bd-cspn", "classify", "original"),
     ("bd-cspn", "metric", "euclidean"),
     ("laplacian-shot", "neighbours", 3),
     ("laplacian-shot", "strength", 0.2),
