@@ -214,7 +214,7 @@ def require_known_encoder(facts: Mapping[str, Any], what: str, remedy: str) -> N
     if record is None:
         reason = f"{name} is no encoder of the catalogue"
     elif not record.sha256:
-        reason = f"nobody published a digest of {name}"
+        reason = f"no SHA-256 of {name} is known"
     else:
         reason = f"its weights are not those of {name} in the catalogue"
     raise InputError(

@@ -273,7 +273,7 @@ WITHOUT_DIGEST = next(record.name for record in catalogue.checkpoints() if not r
     [
         ({"name": "ft"}, "ft is no encoder of the catalogue"),
         ({"digest": "0" * 64}, "its weights are not those of mini in the catalogue"),
-        ({"name": WITHOUT_DIGEST}, f"nobody published a digest of {WITHOUT_DIGEST}"),
+        ({"name": WITHOUT_DIGEST}, f"no SHA-256 of {WITHOUT_DIGEST} is known"),
     ],
 )
 def test_an_old_store_that_does_not_say_enough_is_refused(
