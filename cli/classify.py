@@ -205,7 +205,7 @@ def classify(
     about = output.document(encoder=encoder_json(key), **labelled.describe())
     if not queries:
         if json:
-            output.emit_json(about | {"queries": 0, "results": [], "skipped": []})
+            output.emit_json(about | {"queries": 0, "results": [], "skipped": []} | output.notes_json())
         if labelled.skipped:
             raise typer.Exit(3)
         return
@@ -246,11 +246,12 @@ def classify(
         if run.streaming:
             if plan is not None:
                 output.emit_json_line(sorted_json)
-            if any(output.drawing_json().values()):
-                output.emit_json_line(output.drawing_json())
+            last = output.notes_json() | output.drawing_json()
+            if any(last.values()):
+                output.emit_json_line(last)
         else:
             found = {"results": run.results, "skipped": output.skipped_json(run.skipped)}
-            output.emit_json(about | found | output.drawing_json() | sorted_json)
+            output.emit_json(about | found | output.notes_json() | output.drawing_json() | sorted_json)
     else:
         output.list_skipped(run.skipped)
         if run.streaming:

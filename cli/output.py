@@ -124,8 +124,13 @@ def document(**content: Any) -> dict[str, Any]:
     """A JSON result with what every one starts with; where it lists skipped images, the notes on those that were used follow."""
     from fewmatch import __version__
 
-    notes = {"notes": list(state.image_notes)} if "skipped" in content else {}
+    notes = notes_json() if "skipped" in content else {}
     return {"schema": SCHEMA, "version": __version__, **content, **notes}
+
+
+def notes_json() -> dict[str, list[dict[str, str]]]:
+    """The entry of a document about images that are used and have something worth knowing."""
+    return {"notes": list(state.image_notes)}
 
 
 def emit_json(content: dict[str, Any]) -> None:

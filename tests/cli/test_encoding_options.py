@@ -1,4 +1,4 @@
-"""--fast-decode and --compile on the command line: in every command that encodes, they reach the encoding and nothing else."""
+"""--fast-decode, --range and --compile on the command line: in every command that encodes, they reach the encoding and nothing else."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -97,6 +98,70 @@ def test_a_store_remembers_fast_decode(folder: Path, tmp_path: Path, capsys: pyt
         command(capsys, "classify", "--support", folder, "--query", folder / "dark", *MINI, "--fast-decode", "--json")
     )
     assert by_store["encoder"]["fast_decode"] is True and by_store["results"] == by_folder["results"]
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of four PNG files: 12-bit values in 16 bits; the first has a twin of 8 bits beside the classes."""
+    root = tmp_path_factory.mktemp("deep")
+    rng = np.random.default_rng(1)
+    for name, level in (("dark", 1200), ("light", 2900)):
+        for i in range(4):
+            values = np.clip(level + rng.integers(-1100, 1100, (24, 24)), 0, 4095).astype(np.uint16)
+            path = root / "set" / name / f"{i}.jpg"  # by content a PNG; the name is that of the other set's files
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(cv2.imencode(".png", values)[1].tobytes())
+            if (name, i) == ("dark", 0):
+                twin = np.rint(values / 4095 * 255).astype(np.uint8)
+                (root / "twin.png").write_bytes(cv2.imencode(".png", twin)[1].tobytes())
+    return root / "set"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_range_reaches_every_command_and_its_note_the_user(
+    name: str, deep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = []
+    for i, option in enumerate(((), ("--range", "auto"), ("--range", "0,4095"))):
+        code, out, err = command(capsys, name, *words(name, deep, tmp_path, i), *MINI, "--json", *option)
+        assert code == 0, err
+        results.append(json.loads(out))
+        noted = "less than a tenth of its 16-bit range is used, so it is nearly of one colour: use --range 0,4095"
+        assert (noted in err) is (not option) and bool(results[-1]["notes"]) is (not option)
+    assert [result["encoder"].get("range") for result in results] == [None, "auto", [0, 4095]]
+    assert len({result["encoder"]["identity"] for result in results}) == 3
+    if name in TELLING:
+        assert len({json.dumps(result[TELLING[name]]) for result in results}) == 3
+    quiet = command(capsys, name, *words(name, deep, tmp_path, 0), *MINI, "--json", "--quiet")
+    assert quiet[2] == "" and json.loads(quiet[1])["notes"] == results[0]["notes"]
+
+
+def test_12_bit_images_match_their_8_bit_twins(deep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pair = (deep / "dark" / "0.jpg", deep.parent / "twin.png")
+    plain, fixed = (
+        as_json(command(capsys, "match", *pair, *MINI, "--json", *option)) for option in ((), ("--range", "0,4095"))
+    )
+    assert fixed["pairs"][0]["confidence"] == pytest.approx(1, abs=1e-6)
+    assert plain["pairs"][0]["confidence"] < 0.9
+
+
+def test_a_store_remembers_its_range_and_pictures_are_drawn_with_it(
+    deep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from cli.data import picture_of
+    from encoders import FeatureStore
+
+    assert command(capsys, "encode", deep, "-o", tmp_path / "s", *MINI, "--range", "0,4095")[0] == 0
+    by_store = as_json(command(capsys, "classify", "--support", tmp_path / "s", "--query", deep / "dark", "--json"))
+    assert by_store["encoder"]["range"] == [0, 4095] and by_store["notes"] == []
+    ways = ("--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 5)
+    code, _, err = command(capsys, "episodes", tmp_path / "s", *ways, "--range", "auto")
+    assert code == 2 and "was made with --range 0,4095, not auto" in err
+    assert command(capsys, "episodes", tmp_path / "s", *ways, "--range", "0,4095")[0] == 0
+    row = FeatureStore.open(tmp_path / "s").images[0]
+    assert row["values"] == [0, 4095]
+    twin = cv2.imread(str(deep.parent / "twin.png"), cv2.IMREAD_GRAYSCALE)  # noqa: TID251 - a plain name
+    assert np.abs(picture_of(row)[..., 0].astype(int) - twin).max() <= 1
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -323,12 +323,15 @@ def test_encoding_options_reach_the_encoder(
     monkeypatch.setattr(cli.pck, "run_pck", seen)
     base = ("pck", spair, "--kind", "spair", *MINI, "--json")
     plain = as_json(command(capsys, *base))
-    fast = as_json(command(capsys, *base, "--fast-decode", "--compile", "--trust-digest", "--no-cache"))
+    fast = as_json(
+        command(capsys, *base, "--fast-decode", "--compile", "--trust-digest", "--no-cache", "--range", "auto")
+    )
     assert fast["encoder"]["fast_decode"] is True and "fast_decode" not in plain["encoder"]
-    names = ("fast_decode", "compile", "trust_digest", "cache")
+    assert fast["encoder"]["range"] == "auto" and "range" not in plain["encoder"]
+    names = ("fast_decode", "compile", "trust_digest", "cache", "value_range")
     assert [[getattr(choice, name) for name in names] for choice in given] == [
-        [False, False, False, True],
-        [True, True, True, False],
+        [False, False, False, True, None],
+        [True, True, True, False, "auto"],
     ]
 
 

@@ -280,7 +280,7 @@ def test_every_option_of_encoding_arrives(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr("cli.probe.read_table", stop)
     options = (
         "-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "64", "--layer", "2", "--raw", "--facet", "key",
-        "--stride", "4", "--no-cache", "--trust-digest", "--fast-decode", "--compile",
+        "--stride", "4", "--no-cache", "--trust-digest", "--fast-decode", "--compile", "--range", "auto",
     )  # fmt: skip
     assert fewmatch(capsys, "probe", "a", "b", *options)[0] == 2
     assert fewmatch(capsys, "probe", "a", "b")[0] == 2
@@ -298,6 +298,7 @@ def test_every_option_of_encoding_arrives(monkeypatch: pytest.MonkeyPatch, capsy
             stride=4,
             fast_decode=True,
             compile=True,
+            value_range="auto",
         ),
         EncodingChoice(),
     ]
