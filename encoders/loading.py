@@ -14,12 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders import catalogue
-from encoders.checkpoint import file_digest, read_weights, require_match, unwrapped, weights_file
+from encoders.checkpoint import file_digest, outside, read_weights, require_match, weights_file
 from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
 from encoders.download import Progress
 from encoders.errors import FewmatchError, InputError
-from encoders.families import families, find_family, recognise
+from encoders.families import Family, FamilyOpenError, choose_network, families, find_family, without_heads
 from encoders.features import Features
+from encoders.hugging_face_files import settings_beside
 from encoders.models import Backbone
 from encoders.preprocessing import Preprocessing
 from encoders.weights_files import Note, obtain, verify
@@ -32,6 +33,9 @@ class FrozenEncoder:
         name, family, embed_dim, patch_size, preprocessing: as in the `Encoder` contract.
         stride: pixels from one patch to the next; less than `patch_size` where patches overlap.
         digest: SHA-256 of the weights file, or of the state dict it was made from, in hex.
+        source: how family and network were chosen, ready for JSON: `family` and `family_from` (`catalogue`, `told`, `digest`,
+            `config.json` or `entries`), `prefix` of the network in the file, `not_taken` (prefixes of other networks there), `left_out`
+            (in words), `heads_from` where they were assumed.
         device, dtype: where and in what the network runs. Outputs have this dtype.
     """
 
@@ -45,6 +49,7 @@ class FrozenEncoder:
         digest: str,
         device: torch.device,
         dtype: torch.dtype,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.name = name
@@ -56,6 +61,7 @@ class FrozenEncoder:
         self.digest = digest
         self.device = device
         self.dtype = dtype
+        self.source = dict(source or {"family": family})
 
     @overload
     def __call__(self, images: Float[Tensor, "b 3 H W"], /) -> Features: ...
@@ -190,16 +196,7 @@ def load(
         text not in names
         and (os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors"))
     ):
-        path = weights_file(text)
-        encoder = from_state_dict(
-            read_weights(path),
-            family or None,
-            name=_name_of(path),
-            digest=file_digest(path),
-            device=device,
-            dtype=dtype,
-            **told,
-        )
+        encoder = _from_file(weights_file(text), family or None, note, device=device, dtype=dtype, **told)
         return encoder.compile() if compile else encoder
     record = catalogue.find(text)
     if record.non_commercial and note:
@@ -224,17 +221,74 @@ def encoder_of(
     Raises:
         WeightsRefusedError: they are not.
     """
-    told |= record.untold(find_family(record.family).options)
-    return from_state_dict(
+    return _built(
         read_weights(path),
         record.family,
+        "catalogue",
         name=record.name,
         digest=digest,
         preprocessing=record.preprocessing,
         device=device,
         dtype=dtype,
-        **told,
+        **record.untold(find_family(record.family).options) | told,
     )
+
+
+def _from_file(path: Path, family: str | None, note: Note | None, **how: Any) -> FrozenEncoder:
+    """An encoder from a file that has no name in the catalogue; `note` gets one line that says what was taken for what."""
+    digest, state, beside = file_digest(path), read_weights(path), settings_beside(path)
+    record = None if family else catalogue.of_digest(sha256=digest)
+    reason = "told"
+    if family is None and record is None and beside.family:
+        family, reason = beside.family, "config.json"
+    elif family is None:
+        try:
+            choose_network(state, record.family if record else None)
+            reason = "entries"
+        except FamilyOpenError as error:
+            record = catalogue.of_digest(md5=file_digest(path, "md5"))
+            if record is None:
+                folder = path.parent
+                other = f"; hf:{folder} runs it as config.json says" if (folder / "config.json").is_file() else ""
+                raise FamilyOpenError(f"{path}: {error}{other}") from error
+    preprocessing = None
+    if record:
+        family, reason, preprocessing = record.family, "digest", record.preprocessing
+        how = record.untold(find_family(family).options) | how
+    elif beside.heads:
+        how = {"heads": beside.heads} | how
+    encoder = _built(state, family, reason, name=_name_of(path), digest=digest, preprocessing=preprocessing, **how)
+    lines = [_source_words(encoder.source, record, beside.family)]
+    pixels = {name: value for name, value in (("mean", beside.mean), ("std", beside.std)) if value and not record}
+    if any(getattr(encoder.preprocessing, name) != value for name, value in pixels.items()):
+        encoder.preprocessing = dataclasses.replace(encoder.preprocessing, **pixels)
+        encoder.source["pixels_from"] = "preprocessor_config.json"
+        lines.append("mean and standard deviation of the pixels are those of preprocessor_config.json")
+    if note:
+        note(f"{path.name}: " + "; ".join(lines))
+    return encoder
+
+
+def _source_words(source: Mapping[str, Any], record: catalogue.Checkpoint | None, beside: str | None) -> str:
+    family = source["family"]
+    words = {
+        "told": "as you say",
+        "entries": "recognised by its entries",
+        "config.json": "as config.json beside it says",
+        "digest": f"its digest is that of {record.name}" if record else "",
+    }
+    parts = [f"family {family} ({words[source['family_from']]})"]
+    if beside not in (None, family):
+        parts.append(f"config.json beside it says {beside}")
+    if source["prefix"]:
+        parts.append(f"the network at {source['prefix'].removesuffix('.')}")
+    if source["not_taken"]:
+        parts.append("not those at " + ", ".join(source["not_taken"]))
+    if source["left_out"]:
+        parts.append("left out: " + ", ".join(source["left_out"]))
+    if "heads_from" in source:
+        parts.append(f"{source['heads']} attention heads of 64 channels are assumed, the file does not say")
+    return "; ".join(parts)
 
 
 def from_state_dict(
@@ -251,21 +305,61 @@ def from_state_dict(
     """Build an encoder from a state dict in the official or the Hugging Face layout.
 
     Args:
-        state: tensors by name; wrappers in front of the names (`module.`, `backbone.`) are taken off.
-        family: such as `dinov2` or `dinov2_reg`; None reads it off the keys.
+        state: tensors by name; the network is found among them, whatever stands in front of its names (see
+            `encoders.families.choose_network`).
+        family: such as `dinov2` or `dinov2_reg`; None reads it off the entries.
         architecture: fields of `encoders.models.vit.ViTArchitecture` that keys and shapes cannot tell, such as `heads=2`, or that
             are to be otherwise, such as `stride=4`.
 
     Raises:
         InputError: an unknown family, or an architecture option that does not exist.
-        WeightsRefusedError: keys or shapes are not the family's.
+        WeightsRefusedError: keys or shapes are not the family's, or leave the family or the network open.
     """
-    given = unwrapped(state)
-    rules = find_family(family) if family is not None else recognise(given)
-    entries = rules.official(given)
+    return _built(
+        state,
+        family,
+        "told" if family else "entries",
+        name=name,
+        digest=digest,
+        preprocessing=preprocessing,
+        device=device,
+        dtype=dtype,
+        **architecture,
+    )
+
+
+def _built(
+    state: Mapping[str, Tensor],
+    family: str | None,
+    family_from: str,
+    *,
+    name: str | None,
+    digest: str | None,
+    preprocessing: Preprocessing | None,
+    device: DeviceLike = "cpu",
+    dtype: DtypeLike = "float32",
+    **architecture: Any,
+) -> FrozenEncoder:
+    choice = choose_network(state, family)
+    rules, network = choice.family, choice.network
+    entries = rules.official(network.entries)
+    heads = _released_heads(rules, entries) if "heads" not in architecture else None
+    if heads is not None:
+        architecture["heads"] = heads
     model = rules.model(entries, **architecture)
+    entries, dropped = without_heads(entries, model.state_dict())
     require_match(entries, model.state_dict(), f"{rules.name} ({model.describe()})")
     chosen = choose_dtype(dtype, choose_device(device))
+    groups = outside(state, network, choice.others) | {network.prefix + part: n for part, n in dropped.items()}
+    source: dict[str, Any] = {
+        "family": rules.name,
+        "family_from": family_from,
+        "prefix": network.prefix,
+        "not_taken": [other.prefix for other in choice.others],
+        "left_out": [f"{group} ({n} {'entry' if n == 1 else 'entries'})" for group, n in groups.items()],
+    }
+    if "heads" in rules.options and architecture.get("heads") is None and _heads_are_open(entries):
+        source |= {"heads": model.architecture.heads, "heads_from": "assumed"}
     model.take_weights(entries, chosen)
     return FrozenEncoder(
         model,
@@ -275,7 +369,20 @@ def from_state_dict(
         digest=digest or state_digest(entries),
         device=choose_device(device),
         dtype=chosen,
+        source=source,
     )
+
+
+def _heads_are_open(entries: Mapping[str, Tensor]) -> bool:
+    """Whether nothing in the entries of a vision transformer tells the number of attention heads."""
+    telling = ("rope_embed.periods", "rel_pos_bias.relative_position_bias_table")
+    return "cls_token" in entries and not any(key in entries for key in telling)
+
+
+def _released_heads(rules: Family, entries: Mapping[str, Tensor]) -> int | None:
+    if "heads" not in rules.options or not _heads_are_open(entries):
+        return None
+    return catalogue.released_heads(rules.name, entries["cls_token"].shape[-1])
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+from encoders.checkpoint import find_networks
+from encoders.families import anchors
+
 Shape = tuple[int, ...]
 Entries = Iterator[tuple[str, Shape]]
 
@@ -286,6 +289,12 @@ _LAYOUTS = {
     "seer": _seer,
     "sam": _sam,
 }
+
+
+def network_of(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The entries of the one network in a state dict, without what stands in front of them."""
+    (network,) = find_networks(state, anchors())
+    return network.entries
 
 
 def layout(family: str, architecture: Mapping[str, Any]) -> dict[str, torch.Tensor]:
