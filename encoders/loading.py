@@ -22,6 +22,7 @@ from encoders.families import Family, FamilyOpenError, choose_network, families,
 from encoders.features import Features
 from encoders.hugging_face_files import settings_beside
 from encoders.models import Backbone
+from encoders.models.vit import VisionTransformer
 from encoders.preprocessing import Preprocessing
 from encoders.weights_files import Note, obtain, verify
 
@@ -259,9 +260,10 @@ def _from_file(path: Path, family: str | None, note: Note | None, **how: Any) ->
         how = {"heads": beside.heads} | how
     encoder = _built(state, family, reason, name=_name_of(path), digest=digest, preprocessing=preprocessing, **how)
     lines = [_source_words(encoder.source, record, beside.family)]
-    pixels = {name: value for name, value in (("mean", beside.mean), ("std", beside.std)) if value and not record}
-    if any(getattr(encoder.preprocessing, name) != value for name, value in pixels.items()):
-        encoder.preprocessing = dataclasses.replace(encoder.preprocessing, **pixels)
+    own = encoder.preprocessing
+    mean, std = (own.mean, own.std) if record else (beside.mean or own.mean, beside.std or own.std)
+    if (mean, std) != (own.mean, own.std):
+        encoder.preprocessing = dataclasses.replace(own, mean=mean, std=std)
         encoder.source["pixels_from"] = "preprocessor_config.json"
         lines.append("mean and standard deviation of the pixels are those of preprocessor_config.json")
     if note:
@@ -287,7 +289,9 @@ def _source_words(source: Mapping[str, Any], record: catalogue.Checkpoint | None
     if source["left_out"]:
         parts.append("left out: " + ", ".join(source["left_out"]))
     if "heads_from" in source:
-        parts.append(f"{source['heads']} attention heads of 64 channels are assumed, the file does not say")
+        heads = source["heads"]
+        verb = "is" if heads == 1 else "are"
+        parts.append(f"attention heads: {heads}, each of 64 channels, {verb} assumed, as the file does not say")
     return "; ".join(parts)
 
 
@@ -358,7 +362,7 @@ def _built(
         "not_taken": [other.prefix for other in choice.others],
         "left_out": [f"{group} ({n} {'entry' if n == 1 else 'entries'})" for group, n in groups.items()],
     }
-    if "heads" in rules.options and architecture.get("heads") is None and _heads_are_open(entries):
+    if isinstance(model, VisionTransformer) and architecture.get("heads") is None and _heads_are_open(entries):
         source |= {"heads": model.architecture.heads, "heads_from": "assumed"}
     model.take_weights(entries, chosen)
     return FrozenEncoder(
