@@ -103,7 +103,8 @@ class EncodingChoice:
             ("--crops", said.crops, key["preprocessing"].get("crops", 1)),
             ("--fast-decode", said.fast_decode or None, decoded_fast(key)),
         ):
-            if asked is not None and got not in (asked, Path(str(asked)).stem, Path(str(asked)).name):
+            file = Path(str(asked).rpartition(":")[2])  # without FAMILY: or hf: in front
+            if asked is not None and got not in (asked, file.stem, file.name):
                 raise InputError(
                     f"the store {path} was made with {option} {got}, not {asked}: leave {option} out, or encode again"
                 )

@@ -14,10 +14,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders import catalogue
-from encoders.checkpoint import file_digest, outside, read_weights, require_match, weights_file
+from encoders.checkpoint import Network, file_digest, outside, read_weights, require_match, weights_file
 from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
 from encoders.download import Progress
-from encoders.errors import FewmatchError, InputError
+from encoders.errors import FewmatchError, InputError, WeightsRefusedError
 from encoders.families import Family, FamilyOpenError, choose_network, families, find_family, without_heads
 from encoders.features import Features
 from encoders.hugging_face_files import settings_beside
@@ -25,6 +25,9 @@ from encoders.models import Backbone
 from encoders.models.vit import VisionTransformer
 from encoders.preprocessing import Preprocessing
 from encoders.weights_files import Note, obtain, verify
+
+#: How many groups of entries that were left out a note names.
+_GROUPS_SHOWN = 5
 
 
 class FrozenEncoder:
@@ -191,6 +194,8 @@ def load(
     family, _, rest = text.partition(":")
     if rest and family in families():
         text = rest
+    elif os.path.exists(rest) and not os.path.exists(text):
+        find_family(family)  # raises: a family that does not exist
     else:
         family = ""
     if family or (
@@ -237,21 +242,34 @@ def encoder_of(
 
 def _from_file(path: Path, family: str | None, note: Note | None, **how: Any) -> FrozenEncoder:
     """An encoder from a file that has no name in the catalogue; `note` gets one line that says what was taken for what."""
-    digest, state, beside = file_digest(path), read_weights(path), settings_beside(path)
+    try:
+        encoder, line = _from_tensors(path, read_weights(path), family, **how)
+    except WeightsRefusedError as error:
+        if str(path) in str(error):
+            raise
+        # What is no network of ours, or not said to be one, may be one of transformers.
+        other = f"; hf:{path.parent} runs it as config.json says" if (path.parent / "config.json").is_file() else ""
+        raise type(error)(f"{path}: {error}{other}") from error
+    if note:
+        note(f"{path.name}: {line}")
+    return encoder
+
+
+def _from_tensors(path: Path, state: Mapping[str, Tensor], family: str | None, **how: Any) -> tuple[FrozenEncoder, str]:
+    """The encoder, and in words how family and network were chosen."""
+    digest, beside = file_digest(path), settings_beside(path)
     record = None if family else catalogue.of_digest(sha256=digest)
     reason = "told"
     if family is None and record is None and beside.family:
         family, reason = beside.family, "config.json"
-    elif family is None:
+    elif family is None and record is None:
         try:
-            choose_network(state, record.family if record else None)
+            choose_network(state)
             reason = "entries"
-        except FamilyOpenError as error:
+        except FamilyOpenError:
             record = catalogue.of_digest(md5=file_digest(path, "md5"))
             if record is None:
-                folder = path.parent
-                other = f"; hf:{folder} runs it as config.json says" if (folder / "config.json").is_file() else ""
-                raise FamilyOpenError(f"{path}: {error}{other}") from error
+                raise
     preprocessing = None
     if record:
         family, reason, preprocessing = record.family, "digest", record.preprocessing
@@ -259,16 +277,14 @@ def _from_file(path: Path, family: str | None, note: Note | None, **how: Any) ->
     elif beside.heads:
         how = {"heads": beside.heads} | how
     encoder = _built(state, family, reason, name=_name_of(path), digest=digest, preprocessing=preprocessing, **how)
-    lines = [_source_words(encoder.source, record, beside.family)]
+    line = _source_words(encoder.source, record, beside.family)
     own = encoder.preprocessing
     mean, std = (own.mean, own.std) if record else (beside.mean or own.mean, beside.std or own.std)
     if (mean, std) != (own.mean, own.std):
         encoder.preprocessing = dataclasses.replace(own, mean=mean, std=std)
         encoder.source["pixels_from"] = "preprocessor_config.json"
-        lines.append("mean and standard deviation of the pixels are those of preprocessor_config.json")
-    if note:
-        note(f"{path.name}: " + "; ".join(lines))
-    return encoder
+        line += "; mean and standard deviation of the pixels are those of preprocessor_config.json"
+    return encoder, line
 
 
 def _source_words(source: Mapping[str, Any], record: catalogue.Checkpoint | None, beside: str | None) -> str:
@@ -287,7 +303,10 @@ def _source_words(source: Mapping[str, Any], record: catalogue.Checkpoint | None
     if source["not_taken"]:
         parts.append("not those at " + ", ".join(source["not_taken"]))
     if source["left_out"]:
-        parts.append("left out: " + ", ".join(source["left_out"]))
+        more = len(source["left_out"]) - _GROUPS_SHOWN
+        parts.append(
+            "left out: " + ", ".join(source["left_out"][:_GROUPS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        )
     if "heads_from" in source:
         heads = source["heads"]
         verb = "is" if heads == 1 else "are"
@@ -355,6 +374,7 @@ def _built(
     require_match(entries, model.state_dict(), f"{rules.name} ({model.describe()})")
     chosen = choose_dtype(dtype, choose_device(device))
     groups = outside(state, network, choice.others) | {network.prefix + part: n for part, n in dropped.items()}
+    groups |= _beside_the_tower(network, rules, entries)
     source: dict[str, Any] = {
         "family": rules.name,
         "family_from": family_from,
@@ -375,6 +395,20 @@ def _built(
         dtype=chosen,
         source=source,
     )
+
+
+def _beside_the_tower(network: Network, rules: Family, entries: Mapping[str, Tensor]) -> dict[str, int]:
+    """What a model of several towers has beside the one that is used, such as its text tower, in groups as those of `outside`."""
+    tower, _, rest = network.anchor.partition(".")
+    if rest not in rules.anchors:
+        return {}
+    used = {id(value) for value in entries.values()}
+    groups: dict[str, int] = {}
+    for key, value in network.entries.items():
+        if not key.startswith(tower + ".") and id(value) not in used:
+            group = network.prefix + key.partition(".")[0]
+            groups[group] = groups.get(group, 0) + 1
+    return groups
 
 
 def _heads_are_open(entries: Mapping[str, Tensor]) -> bool:

@@ -54,6 +54,10 @@ _FOREIGN = (
     "blocks.0.gamma_1",
     "blocks.0.attn.q_bias",
     "blocks.0.attn.rel_pos_h",
+    "dist_token",
+    "embeddings.distillation_token",
+    "encoder.layer.0.lambda_1",
+    "layers.0.lambda_1",
 )
 
 
@@ -69,8 +73,8 @@ def _prefix(state: State) -> str | None:
 
 def _is_plain(state: State) -> bool:
     plain = {"cls_token", "pos_embed", "blocks.0.norm1.weight", "blocks.0.attn.qkv.bias", "norm.weight"}
-    official = plain <= state.keys() and not any(key in state for key in _FOREIGN)
-    return official or _prefix(state) is not None
+    prefix = _prefix(state)
+    return (plain <= state.keys() or prefix is not None) and not any((prefix or "") + key in state for key in _FOREIGN)
 
 
 def _family(state: State) -> str | None:
