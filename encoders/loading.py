@@ -165,21 +165,23 @@ def load(
 
     Args:
         name_or_path: such as `mini` or `dinov2_vits14`; or a `.pth` or `.safetensors` file (official or Hugging Face layout), or a
-            folder with `model.safetensors`. A name wins over a file called the same: write `./mini` for the file. `FAMILY:PATH` says the
-            family of a file whose keys leave it open, as those of DINO and MAE do. `hf:REPOSITORY` or `hf:FOLDER` is any vision backbone
+            folder with `model.safetensors`; the network is found in the file, whatever stands around it (docs/weights.md). A name wins over
+            a file called the same: write `./mini` for the file. `FAMILY:PATH` says the family of a file whose entries leave it open, as
+            those of DINO and MAE do. `hf:REPOSITORY` or `hf:FOLDER` is any vision backbone
             that transformers runs (see `encoders.hugging_face.load_hugging_face`).
         device: `auto` (CUDA, then MPS, then CPU), or a torch device.
         dtype: `auto` (bfloat16 where the hardware multiplies it natively, else float32), or a torch dtype or its name.
         trust_digest: accept a file whose digest is not the one that third parties observed.
         stride: pixels from one patch to the next; less than the patch size gives overlapping, denser patches. None is the patch size.
         compile: see `FrozenEncoder.compile`.
-        note: called with lines worth showing: what is fetched, its size and licence; that a licence is non-commercial.
+        note: called with lines worth showing: what is fetched, its size and licence; that a licence is non-commercial; of a file, its
+            family and how that is known, which network of it was taken, and what was left out.
         progress: called with the bytes fetched and those in all (None where the server does not say).
 
     Raises:
         InputError: no such name and no such file; a stride that the encoder cannot have.
         WeightsMissingError: the name is known, its weights are not on this machine and cannot be fetched.
-        WeightsRefusedError: the file is damaged, unsafe, or not what its name promises.
+        WeightsRefusedError: the file is damaged, unsafe, or not what its name promises; or it leaves its family or network open.
         FewmatchError: with `compile`, where `torch.compile` does not work.
     """
     told: dict[str, Any] = {} if stride is None else {"stride": stride}
@@ -298,10 +300,11 @@ def _source_words(source: Mapping[str, Any], record: catalogue.Checkpoint | None
     parts = [f"family {family} ({words[source['family_from']]})"]
     if beside not in (None, family):
         parts.append(f"config.json beside it says {beside}")
-    if source["prefix"]:
-        parts.append(f"the network at {source['prefix'].removesuffix('.')}")
-    if source["not_taken"]:
-        parts.append("not those at " + ", ".join(source["not_taken"]))
+    if source["prefix"] or source["not_taken"]:
+        taken, *others = (
+            prefix.removesuffix(".") or "the top level" for prefix in (source["prefix"], *source["not_taken"])
+        )
+        parts.append(f"the network at {taken}" + (f", not at {', '.join(others)}" if others else ""))
     if source["left_out"]:
         more = len(source["left_out"]) - _GROUPS_SHOWN
         parts.append(
