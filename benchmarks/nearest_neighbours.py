@@ -84,7 +84,7 @@ def searches(a: Vectors, b: Vectors, chosen: str | None = None) -> dict[str, Sea
     x, y = torch.from_numpy(a), torch.from_numpy(b)
 
     def ours() -> Pairs:
-        return np.stack(fewmatch.mutual_nearest(a, b)[:2], axis=1)
+        return np.stack(fewmatch.mutual_nearest(a, b, metric="dot")[:2], axis=1)
 
     def full() -> Pairs:
         return full_pairs(x, y)

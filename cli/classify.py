@@ -134,6 +134,7 @@ def classify(
     stride: options.Stride = None,
     crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -148,7 +149,7 @@ def classify(
     Above 1000 images or 50 classes, --json writes a line per image as it comes, behind a first line that describes the run.
     """
     from encoders import FeatureStore, InputError
-    from encoders.plan import key_difference
+    from encoders.identity import key_difference
 
     queries = [*(query or []), *(more or [])]
     if support is not None and model is not None:
@@ -181,6 +182,7 @@ def classify(
         stride=stride,
         crops=crops,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     asked = Asked(method, settings or [], center, base, metric, prenormalize, temperature, reject, accept)
@@ -210,10 +212,9 @@ def classify(
     run = _Run(json=json, figure=figure is not None, plan=plan)
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_features(queries, choice, "encoding queries"))
-        if source.key != key:
-            raise InputError(
-                f"supports and queries were encoded differently ({key_difference(key, source.key)}): encode them alike"
-            )
+        difference = key_difference(key, source.key)
+        if difference:
+            raise InputError(f"support and query images were encoded differently ({difference}): encode them alike")
         run.streaming = source.count > STREAM_QUERIES or len(labeller.class_names) > STREAM_CLASSES
         if run.streaming and labeller.transductive:
             fitted = labeller.fitted

@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     from fewshot import FeatureTable
 
 
+_Portions = Iterator[tuple[list[dict[str, Any]], "np.ndarray"]]
+
+
 @dataclass(frozen=True)
 class FeatureSource:
     """Features on their way in: what made them, how many images, and their portions of (manifest lines, vectors)."""
 
     key: dict[str, Any]
     count: int
-    portions: Iterator[tuple[list[dict[str, Any]], np.ndarray]]
+    portions: _Portions
 
 
 def image_file(row: dict[str, Any]) -> Path:
@@ -38,7 +41,8 @@ def picture_of(row: dict[str, Any], file: Path | None = None) -> np.ndarray | No
 
     file = file or image_file(row)
     try:
-        image = read_image(file)
+        low_high = row.get("values")  # as the encoder saw it
+        image = read_image(file, "full" if low_high is None else (int(low_high[0]), int(low_high[1])))
     except ImageError as error:  # a store may have been carried away from its images
         output.note(f"not drawn: {output.printable(file)}: {error}")
         return None
@@ -65,13 +69,14 @@ def open_features(paths: Sequence[Path], choice: EncodingChoice, description: st
     if stores:
         store = FeatureStore.open(stores[0])
         choice.check(store.key, stores[0])
-        yield FeatureSource(store.key, len(store.rows), store.portions())
+        yield FeatureSource(store.key, len(store.rows), _noted(store.portions()))
         return
     plan = plan_encoding(
         paths,
         choice.loaded,
         size=choice.size,
         fast_decode=choice.fast_decode,
+        value_range=choice.values,
         crops=1 if choice.crops is None else choice.crops,
     )
     with contextlib.ExitStack() as stack:
@@ -81,7 +86,14 @@ def open_features(paths: Sequence[Path], choice: EncodingChoice, description: st
             if choice.cache
             else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewmatch-")))
         )
-        yield FeatureSource(plan.key, len(plan.images), encode_shards(plan, folder, wait=True, progress=update))
+        portions = encode_shards(plan, folder, wait=True, progress=update)
+        yield FeatureSource(plan.key, len(plan.images), _noted(portions))
+
+
+def _noted(portions: _Portions) -> _Portions:
+    for rows, vectors in portions:
+        output.note_images(rows)
+        yield rows, vectors
 
 
 def read_features(
@@ -150,16 +162,28 @@ def read_table(data: Path, choice: EncodingChoice, *, unlabelled: bool = False) 
     return LabelledData(table, key, skipped, [usable[i] for i in labelled])
 
 
-def read_base(base: Path | None, choice: EncodingChoice) -> np.ndarray | None:
-    """The features of a base set; labels do not matter."""
+def read_base(base: Path | None, choice: EncodingChoice, like: dict[str, Any] | None) -> np.ndarray | None:
+    """The features of a base set, encoded as the data were; labels do not matter.
+
+    Args:
+        like: the key of the data; None where they came as an .npz, which says nothing of its encoder.
+
+    Raises:
+        InputError: no usable image, or a base set that was encoded differently.
+    """
     from encoders import InputError
+    from encoders.identity import key_difference
     from fewshot import read_npz
 
     if base is None:
         return None
     if base.suffix.lower() == ".npz":
         return read_npz(base).features
-    _, rows, vectors = read_features([base], choice, f"encoding {output.printable(base.name)}")
+    choice = choice if like is None else choice.like(like)
+    key, rows, vectors = read_features([base], choice, f"encoding {output.printable(base.name)}")
+    difference = None if like is None else key_difference(like, key)
+    if difference:
+        raise InputError(f"the base set {base} was encoded differently than the data ({difference}): encode them alike")
     output.list_skipped([row for row in rows if row["status"] != "ok"])
     if not len(vectors):
         raise InputError(f"{base} holds no usable image")

@@ -32,6 +32,7 @@ def encode(
     stride: options.Stride = None,
     crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     resize: options.Resize = None,
     device: options.Device = "auto",
@@ -66,6 +67,7 @@ def encode(
         stride=stride,
         crops=crops,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     rule = resize or "keep"
@@ -77,6 +79,7 @@ def encode(
             size=size,
             resize=rule,
             fast_decode=fast_decode,
+            value_range=choice.values,
             crops=1 if crops is None else crops,
         )
         existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
@@ -98,12 +101,14 @@ def encode(
             size=size,
             resize=rule,
             fast_decode=fast_decode,
+            value_range=choice.values,
             crops=1 if crops is None else crops,
             shard=(int(parts[1]), int(parts[2])),
             overwrite=overwrite,
             strict=strict,
             progress=update,
         )
+    output.note_images(store.images)
     if json:
         output.emit_json(
             output.document(

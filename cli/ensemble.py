@@ -80,12 +80,12 @@ def read_base_together(base: Path | None, encoders: Encoders) -> np.ndarray | No
     """The features of a base set through the same encoders, put side by side alike."""
     if base is None:
         return None
-    likes = (
-        [choice.like(key) for choice, key in zip(encoders.choices, encoders.keys, strict=True)]
-        if encoders.keys
-        else encoders.choices
-    )
-    parts = [part for like in likes if (part := read_base(base, like)) is not None]
+    keys: list[dict[str, Any] | None] = [*encoders.keys] or [None] * len(encoders.choices)
+    parts = [
+        part
+        for choice, key in zip(encoders.choices, keys, strict=True)
+        if (part := read_base(base, choice, key)) is not None
+    ]
     if len(parts) == 1:
         return parts[0]
     from fewshot import concatenate

@@ -130,6 +130,7 @@ def episodes(
     stride: options.Stride = None,
     crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -185,6 +186,7 @@ def episodes(
             stride=stride,
             crops=crops,
             fast_decode=fast_decode,
+            value_range=value_range,
             compile=compile,
         )
 
@@ -358,9 +360,10 @@ def _validation(
     """The classes to fit on, through the same encoders.
 
     Raises:
-        InputError: classes that are evaluated as well: what is fitted on them would flatter the result.
+        InputError: classes that are evaluated as well: what is fitted on them would flatter the result. Features of another encoder.
     """
     from encoders import InputError
+    from encoders.identity import key_difference
 
     like = {
         choice.encoder: choice.like(key)
@@ -368,7 +371,10 @@ def _validation(
         if key
     }
     names = [choice.encoder for choice in encoders.choices if choice.encoder is not None]
-    labelled, _ = read_together(path, names, lambda name: like.get(name) or choose(name))
+    labelled, used = read_together(path, names, lambda name: like.get(name) or choose(name))
+    for key, other in zip(encoders.keys, used.keys, strict=bool(encoders.keys and used.keys)):
+        if different := key_difference(key, other):
+            raise InputError(f"--val {path} was encoded differently than the data ({different}): encode them alike")
     shared = sorted(set(labelled.table.class_names) & set(table.class_names))
     if shared:
         raise InputError(

@@ -236,6 +236,7 @@ def keypoints(
     facet: options.Facet = "token",
     stride: options.Stride = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     resize: options.Resize = None,
     device: options.Device = "auto",
@@ -290,6 +291,7 @@ def keypoints(
         facet=facet,
         stride=stride,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     how = KeypointOptions(

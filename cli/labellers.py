@@ -97,7 +97,7 @@ def make_labeller(support: Path, asked: Asked, choice: EncodingChoice) -> MadeLa
         method=run.method,
         options=run.options,
         center=asked.center,
-        base=read_base(asked.base, choice),
+        base=read_base(asked.base, choice, key),
         prenormalize=asked.prenormalize,
         temperature=_number("--temperature", asked.temperature),
         reject=_number("--reject", asked.reject),
@@ -115,6 +115,7 @@ def make_labeller(support: Path, asked: Asked, choice: EncodingChoice) -> MadeLa
 def read_labeller(model: Path, asked: Asked) -> MadeLabeller:
     """Read what --save-model kept. What it decided cannot be chosen again, but for the value of --reject."""
     from encoders import InputError
+    from encoders.identity import require_known_encoder
     from fewshot.model_file import load_labeller
 
     for option, value in (
@@ -136,6 +137,7 @@ def read_labeller(model: Path, asked: Asked) -> MadeLabeller:
         labeller = labeller.rejecting(float(line))
     if key is None or not _is_key(key, labeller.dimensions):
         raise InputError(f"{model} does not say which encoder its features come from: save it anew")
+    require_known_encoder(key["encoder"], f"the model {model}", "save it anew with --support and --save-model")
     return MadeLabeller(labeller, key, {"model": str(model), "classes": len(labeller.class_names)}, [])
 
 

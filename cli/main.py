@@ -82,6 +82,7 @@ def _parsers() -> Callable[..., Any]:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     output.state.quiet = output.state.debug = False
+    output.state.image_notes.clear()
     try:
         _parsers()(args=arguments, prog_name="fewmatch")
     except SystemExit as stop:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cli import output
 from cli.data import image_file, is_store, picture_of
-from cli.encoder_choice import EncodingChoice, decoded_fast
+from cli.encoder_choice import EncodingChoice, decoded_fast, range_words
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,9 @@ class ImageMaps:
             InputError: an image is gone or has changed since, or the encoder at hand is not the one of the store.
         """
         from encoders import InputError
-        from encoders.plan import key_difference, plan_encoding
+        from encoders.identity import key_difference
+        from encoders.images import read_value_range
+        from encoders.plan import plan_encoding
 
         named = [(str(self.rows[i]["path"]), self.files[i].absolute()) for i in images]
         used, encoder = self.key["preprocessing"], self.choice.loaded
@@ -70,11 +72,12 @@ class ImageMaps:
             "size": size,
             "resize": used["rule"],
             "fast_decode": decoded_fast(self.key),
+            "value_range": read_value_range(range_words(self.key)),
             "mirror": "mirror" in turned,
         }
         key = plan_encoding(list(_listed(named).values()), encoder, keep="patches", **how).key
-        if key != self.key | {"preprocessing": turned}:
-            difference = key_difference(self.key | {"preprocessing": turned}, key)
+        difference = key_difference(self.key | {"preprocessing": turned}, key)
+        if difference:
             raise InputError(f"the images cannot be encoded mirrored as they were encoded before: {difference}")
         with _encoded(named, self.choice, description, **how) as found:
             if found.skipped:
@@ -111,6 +114,7 @@ def open_maps(
         choice.check(store.key, stores[0])
         if store.key["keep"] != "patches":
             raise InputError(f"the store {stores[0]} keeps one vector per image: encode with --keep patches")
+        output.note_images(store.images)
         files = [image_file(row) for row in store.images]
         yield ImageMaps(
             store.key, store.images, files, store.skipped, choice.like(store.key), store, list(range(len(store)))
@@ -123,7 +127,13 @@ def open_maps(
             named.append((name.as_posix(), image.path.absolute()))
     size = default_size(choice.loaded) if choice.size is None and default_size else choice.size
     with _encoded(
-        named, choice, description, size=size, resize=choice.resize or "keep", fast_decode=choice.fast_decode
+        named,
+        choice,
+        description,
+        size=size,
+        resize=choice.resize or "keep",
+        fast_decode=choice.fast_decode,
+        value_range=choice.values,
     ) as found:
         yield found
 
@@ -152,6 +162,7 @@ def _encoded(
         all_rows = {row["path"]: row for row in store.rows}
         rows = [(all_rows[listed[file].name] | {"path": name}, file) for name, file in named]
         usable = [(row, file) for row, file in rows if row["status"] == "ok"]
+        output.note_images(row for row, _ in usable)
         yield ImageMaps(
             store.key,
             [row for row, _ in usable],

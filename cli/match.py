@@ -234,6 +234,7 @@ def match(
     facet: options.Facet = "token",
     stride: options.Stride = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     resize: options.Resize = None,
     device: options.Device = "auto",
@@ -293,6 +294,7 @@ def match(
         facet=facet,
         stride=stride,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     with open_maps(images, choice) as maps:

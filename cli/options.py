@@ -107,6 +107,15 @@ FastDecode = Annotated[
         help="Decode large JPEGs at 1/2, 1/4 or 1/8 of their size: faster, and features differ a little.",
     ),
 ]
+ValueRange = Annotated[
+    str | None,
+    typer.Option(
+        "--range",
+        metavar="RANGE",
+        help="Values of 16-bit images that become black and white: full (0 and 65535; the default), auto (each image's own 0.1 and "
+        "99.9 percentile) or LOW,HIGH for all images, such as 0,4095 for 12-bit data. 8-bit images stay as they are.",
+    ),
+]
 Compile = Annotated[
     bool,
     typer.Option("--compile", help="Compile the network with torch.compile first, which takes a minute or less."),

@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ FIGURES = (".png", ".svg", ".pdf")
 
 @dataclass
 class State:
-    """What `--quiet` and `--debug` said."""
+    """What `--quiet` and `--debug` said, and what is worth knowing of the images that this run has read."""
 
     quiet: bool = False
     debug: bool = False
+    image_notes: list[dict[str, str]] = field(default_factory=list)
 
 
 state = State()
@@ -50,15 +51,28 @@ def list_skipped(rows: Sequence[dict[str, Any]]) -> None:
         note(f"skipped {printable(row['path'])}: {printable(str(row['reason']))}")
 
 
+def note_images(rows: Iterable[dict[str, Any]]) -> None:
+    """What is worth knowing of images that are used, such as further pages that are not: once an image, alike notes in one line."""
+    known = {(entry["path"], entry["note"]) for entry in state.image_notes}
+    entries = [{"path": row["path"], "note": row["note"]} for row in rows if row.get("note")]
+    new = [entry for entry in entries if (entry["path"], entry["note"]) not in known]
+    state.image_notes += new
+    for text in dict.fromkeys(entry["note"] for entry in new):
+        paths = [printable(entry["path"]) for entry in new if entry["note"] == text]
+        which = paths[0] if len(paths) == 1 else f"{len(paths):,} images, such as {paths[0]}"
+        note(f"note: {which}: {printable(text)}")
+
+
 def skipped_json(rows: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
     return [{"path": row["path"], "reason": row["reason"]} for row in rows]
 
 
 def document(**content: Any) -> dict[str, Any]:
-    """A JSON result with what every one starts with."""
+    """A JSON result with what every one starts with; where it lists skipped images, the notes on those that were used follow."""
     from fewmatch import __version__
 
-    return {"schema": SCHEMA, "version": __version__, **content}
+    notes = {"notes": list(state.image_notes)} if "skipped" in content else {}
+    return {"schema": SCHEMA, "version": __version__, **content, **notes}
 
 
 def emit_json(content: dict[str, Any]) -> None:

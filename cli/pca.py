@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -99,6 +99,7 @@ def pca(
     facet: options.Facet = "token",
     stride: options.Stride = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -144,6 +145,7 @@ def pca(
         facet=facet,
         stride=stride,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     with open_maps(images, choice, default_size=_display_size) as found:
@@ -155,7 +157,8 @@ def pca(
         pages = None if out is None else figure_pages(out, len(found), strips is not None)
         for page in (pages or [])[1:]:
             output.check_target(page, overwrite)
-        facts = encoder_json(found.key) or {}
+        facts = (encoder_json(found.key) or {}) | _identity(found.key)
+        differs: dict[str, tuple[Any, Any]] = {}
         if used is None:
             plain = not foreground and style in (None, "fewmatch")
             with output.progress("fitting") as update:
@@ -170,7 +173,12 @@ def pca(
                     progress=update,
                 )
         else:
-            used.check_encoder(facts, str(basis))
+            differs = used.check_encoder(facts, str(basis))
+            for name, (was, now) in differs.items():
+                output.note(
+                    f"note: {output.printable(str(basis))} was fitted with {name.replace('_', ' ')} {was}, these maps have {now}: "
+                    "colours mean the same only as far as the features do"
+                )
         targets = None if maps is None else map_targets(found, maps)
         if save_basis is not None:
             used.save(save_basis)
@@ -179,7 +187,7 @@ def pca(
         if out is not None and pages is not None:
             pages = draw_pages(found, used, smooth, strips, out, pages)
         if json:
-            output.emit_json(pca_json(found, used, basis or save_basis, pages, targets))
+            output.emit_json(pca_json(found, used, basis or save_basis, pages, targets, differs))
         else:
             print(output.printable(summary(found, used)))
         for written in (*(pages or []), save_basis, maps):
@@ -187,6 +195,17 @@ def pca(
                 output.note(f"wrote {output.printable(written)}")
         if found.skipped:
             raise typer.Exit(3)
+
+
+def _identity(key: dict[str, Any]) -> dict[str, str]:
+    """A digest of all that the features depend on but the size, the resize rule and the decoder; none for stores that do not say it."""
+    from encoders.identity import key_digest
+
+    if "architecture" not in key["encoder"]:
+        return {}
+    encoder = {name: value for name, value in key["encoder"].items() if name != "name"}
+    preparation = {name: value for name, value in key["preprocessing"].items() if name not in ("dense", "rule")}
+    return {"identity": key_digest({"encoder": encoder, "layer": key["layer"], "preprocessing": preparation})}
 
 
 def _display_size(encoder: Encoder) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,12 @@ def _caption(found: ImageMaps, basis: PatchPCA) -> str:
 
 
 def pca_json(
-    found: ImageMaps, basis: PatchPCA, file: Path | None, pages: list[Path] | None, targets: list[Path] | None
+    found: ImageMaps,
+    basis: PatchPCA,
+    file: Path | None,
+    pages: list[Path] | None,
+    targets: list[Path] | None,
+    differs: Mapping[str, tuple[Any, Any]],
 ) -> dict[str, Any]:
     rule = basis.foreground_rule
     images = []
@@ -104,6 +110,7 @@ def pca_json(
         if rule is None
         else {"threshold": rule.threshold, "side": "above" if rule.above else "below", "share": rule.share},
         basis=None if file is None else str(file),
+        basis_differs={name: list(pair) for name, pair in differs.items()},
         figure=None if pages is None else str(pages[0]),
         pages=[str(page) for page in pages or []],
         skipped=output.skipped_json(found.skipped),

@@ -350,6 +350,7 @@ def pck(
     facet: options.Facet = "token",
     stride: options.Stride = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     resize: Annotated[
         Literal["keep", "pad", "squash"] | None,
@@ -450,6 +451,7 @@ def pck(
         facet=convention.facet,
         stride=convention.stride,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     result = run_pck(chosen, convention, choice, records, mask, outputs.draw)

@@ -68,6 +68,7 @@ def pck_document(result: PCKResult) -> dict[str, Any]:
     return output.document(
         encoder=encoder_json(result.key),
         **result.report.to_json(),
+        records=result.records.to_json(),
         notes=list(result.notes),
         skipped=output.skipped_json(result.skipped),
     )
@@ -183,6 +184,11 @@ def emit_comparison(paths: tuple[Path, Path], out: Path | None, json: bool) -> N
         ]
         lines.append("± is half of a 95 % interval of the paired difference, over pairs")
         lines += [f"conventions differ: {name}: {a} and {b}" for name, (a, b) in data["differs"].items()]
+        if not data["same_images"]:
+            unknown = "not known whether the images are the same: a result does not hold their digest, run it again"
+            lines.append(
+                unknown if data["same_images"] is None else "images differ: their files changed between the results"
+            )
         output.emit_table(f"{data['pairs']:,} pairs", columns, rows, "\n".join(map(output.printable, lines)))
     if out is not None:
         output.note(f"wrote {output.printable(out)}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,12 @@ from cli.maps import ImageMaps, open_maps
 from cli.views import ImageMasks, Views, masks_of, open_views
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from matching.benchmarks.pair import Benchmark, BenchmarkPair
     from matching.pck_convention import Convention
     from matching.pck_places import EncodedImage
+    from matching.pck_records import PairRecords
     from matching.pck_report import PCKReport
 
 
@@ -81,6 +85,42 @@ class BenchmarkChoice:
 
 
 @dataclass(frozen=True)
+class RecordUse:
+    """What became of the pairs of a run: records of an earlier one were used again, or the pair was scored now.
+
+    file: where the records are, None where they were not kept. reused, scored: how many pairs.
+    changed: by kind of input (images, annotations, masks) how many pairs were scored again because it changed since their record was made;
+        a pair counts for each kind. again: how many pairs that are in all.
+    """
+
+    file: Path | None
+    reused: int
+    scored: int
+    again: int
+    changed: dict[str, int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "file": None if self.file is None else str(self.file),
+            "reused": self.reused,
+            "scored": self.scored,
+            "scored_again": self.again,
+            "changed": dict(self.changed),
+        }
+
+    def in_words(self) -> str:
+        """One line; empty where no record was there."""
+        words = []
+        if self.reused:
+            words.append(f"{self.reused:,} of {self.reused + self.scored:,} pairs are scored already in {self.file}")
+        if self.again:
+            why = ", ".join(f"{kind} of {count:,}" for kind, count in self.changed.items())
+            pairs = "1 pair is" if self.again == 1 else f"{self.again:,} pairs are"
+            words.append(f"{pairs} scored again, because these changed: {why}")
+        return "; ".join(words)
+
+
+@dataclass(frozen=True)
 class PCKResult:
     """What a run found: the report, what encoded the images, and what a user should know besides."""
 
@@ -88,6 +128,7 @@ class PCKResult:
     key: dict[str, Any]
     notes: Sequence[str]
     skipped: list[dict[str, Any]]
+    records: RecordUse
 
 
 @dataclass(frozen=True)
@@ -138,7 +179,7 @@ def run_pck(
     whole, benchmark = chosen.read()
     for note in benchmark.notes:
         output.note(f"note: {output.printable(note)}")
-    _check_thresholds(benchmark, convention)
+    _check_pairs(benchmark, convention)
     files = list(dict.fromkeys(path for pair in benchmark.pairs for path in (pair.path_a, pair.path_b)))
     if masks is not None:
         _check_masks(masks, files)
@@ -150,32 +191,59 @@ def run_pck(
         )
         found_masks = _masks(maps, masks, convention)
         in_key = found_masks.pixels if masks is not None else found_masks.patches
-        run = run_key(convention, maps.key, whole, in_key if convention.where != "everywhere" else ())
-        with _records_file(records, run, choice.cache) as path, open_pair_records(path, run) as kept:
-            left = [pair for pair in benchmark.pairs if pair.name not in kept]
-            if len(left) < len(benchmark.pairs):
-                output.note(
-                    f"{len(benchmark.pairs) - len(left):,} of {len(benchmark.pairs):,} pairs are scored already in "
-                    f"{output.printable(path)}"
-                )
+        inputs = {pair.name: _inputs(pair, maps, place, in_key) for pair in benchmark.pairs}
+        run = run_key(convention, maps.key, whole)
+        with _records_file(records, chosen.folder, run, choice.cache) as path, open_pair_records(path, run) as kept:
+            use, left = _left_to_score(benchmark, inputs, kept, path if records or choice.cache else None)
+            if use.in_words():
+                output.note(output.printable(use.in_words()))
             needed = left if draw is None else benchmark.pairs
             if needed:
                 with _pair_maps(maps, place, found_masks, needed, convention) as pair_maps:
                     with output.progress("scoring pairs") as update:
                         for done, pair in enumerate(left, start=1):
-                            kept.add(score_pair(pair, pair_maps.of(pair.path_a), pair_maps.of(pair.path_b), convention))
+                            record = score_pair(pair, pair_maps.of(pair.path_a), pair_maps.of(pair.path_b), convention)
+                            kept.add(dataclasses.replace(record, inputs=inputs[pair.name]))
                             update(done, len(left))
                     if draw is not None:
                         draw(benchmark, convention, pair_maps)
             found = [kept[pair.name] for pair in benchmark.pairs]
         report = pck(found, convention, benchmark=benchmark)
-        return PCKResult(report, maps.key, benchmark.notes, maps.skipped)
+        return PCKResult(report, maps.key, benchmark.notes, maps.skipped, use)
 
 
-def _check_thresholds(benchmark: Benchmark, convention: Convention) -> None:
-    """T of every pair, before anything is encoded; those by the images' sizes may only be known afterwards."""
-    from matching.pck_scoring import pair_threshold
+def _inputs(
+    pair: BenchmarkPair, maps: ImageMaps, place: dict[Path, int], masks: Sequence[np.ndarray | None]
+) -> dict[str, str | None]:
+    """Digests of what a pair's record is made from. Those of the images are of the content that was encoded."""
+    from matching.pck_records import pair_inputs
 
+    a, b = (place[path.absolute()] for path in (pair.path_a, pair.path_b))
+    return pair_inputs(pair, maps.rows[a]["sha256"], maps.rows[b]["sha256"], masks[a], masks[b])
+
+
+def _left_to_score(
+    benchmark: Benchmark, inputs: dict[str, dict[str, str | None]], kept: PairRecords, file: Path | None
+) -> tuple[RecordUse, list[BenchmarkPair]]:
+    """The pairs without a record and those whose record was made from something else."""
+    left, again, changed = [], 0, dict.fromkeys(("images", "annotations", "masks"), 0)
+    for pair in benchmark.pairs:
+        kinds = kept.changed(pair.name, inputs[pair.name]) if pair.name in kept else None
+        if kinds != ():
+            left.append(pair)
+        again += bool(kinds)
+        for kind in kinds or ():
+            changed[kind] += 1
+    changed = {kind: count for kind, count in changed.items() if count}
+    return RecordUse(file, len(benchmark.pairs) - len(left), len(left), again, changed), left
+
+
+def _check_pairs(benchmark: Benchmark, convention: Convention) -> None:
+    """What can be checked of every pair before anything is encoded: left and right, and T unless it needs the images' sizes."""
+    from matching.pck_scoring import pair_threshold, require_twins
+
+    for pair in benchmark.pairs:
+        require_twins(pair, convention)
     if convention.threshold.startswith("image"):
         return
     for pair in benchmark.pairs:
@@ -214,16 +282,16 @@ def _usable(benchmark: Benchmark, place: dict[Path, int], skipped: Sequence[dict
 
 
 @contextlib.contextmanager
-def _records_file(records: Path | None, run: str, cache: bool) -> Iterator[Path]:
-    """The file of records: the user's, else one in the cache, else one that is gone afterwards."""
+def _records_file(records: Path | None, folder: Path, run: str, cache: bool) -> Iterator[Path]:
+    """The file of records: the user's, else one in the cache for this run over this folder, else one that is gone afterwards."""
     from encoders.places import fewmatch_home
 
     with contextlib.ExitStack() as stack:
         if records is None and cache:
-            records = fewmatch_home() / "pck" / f"{run}.jsonl"
+            digest = hashlib.blake2b(f"{run} {folder.resolve()}".encode("utf-8", "surrogateescape"), digest_size=10)
+            records = fewmatch_home() / "pck" / f"{digest.hexdigest()}.jsonl"
         elif records is None:
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="fewmatch-"))
-            records = Path(folder) / "records.jsonl"
+            records = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fewmatch-"))) / "records.jsonl"
         records.parent.mkdir(parents=True, exist_ok=True)
         yield records
 

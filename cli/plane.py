@@ -69,6 +69,7 @@ def plane(
     stride: options.Stride = None,
     crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -107,6 +108,7 @@ def plane(
         stride=stride,
         crops=crops,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     labelled = read_table(data, choice)
@@ -124,7 +126,7 @@ def plane(
         seed=seed,
         class_names=chosen.class_names,
     )
-    base_features = read_base(base, choice.like(labelled.key) if labelled.key else choice)
+    base_features = read_base(base, choice, labelled.key)
     result = episode_plane(
         chosen.features,
         chosen.labels,

@@ -64,6 +64,7 @@ def probe(
     stride: options.Stride = None,
     crops: options.Crops = None,
     fast_decode: options.FastDecode = False,
+    value_range: options.ValueRange = None,
     compile: options.Compile = False,
     device: options.Device = "auto",
     dtype: options.Dtype = None,
@@ -108,6 +109,7 @@ def probe(
         stride=stride,
         crops=crops,
         fast_decode=fast_decode,
+        value_range=value_range,
         compile=compile,
     )
     paths = {"TRAIN": train, "TEST": test} | ({} if val is None else {"--val": val})
@@ -210,11 +212,11 @@ def probe(
 def _check_alike(name: str, paths: dict[str, Path], data: dict[str, LabelledData]) -> None:
     """Whether a table fits to the training table: encoded alike, of as many dimensions, and of its classes."""
     from encoders import InputError
-    from encoders.plan import key_difference
+    from encoders.identity import key_difference
 
     train, other = data["TRAIN"], data[name]
-    if train.key is not None and other.key is not None and train.key != other.key:
-        different = key_difference(train.key, other.key)
+    different = None if train.key is None or other.key is None else key_difference(train.key, other.key)
+    if different:
         raise InputError(f"TRAIN and {name} were encoded differently ({different}): encode them alike")
     dims = [part.table.features.shape[1] for part in (train, other)]
     if dims[0] != dims[1]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import safetensors
 import safetensors.torch
 from torch import Tensor
 
 from encoders.errors import InputError, WeightsRefusedError
-from encoders.places import fewmatch_home
 from encoders.torch_files import UNREADABLE, open_torch_file, script_tensors
 from encoders.unpickle import ScriptModule, StoredTensor
-from encoders.writing import write_atomically
 
 #: What wrappers of the training insert into names, in front or in the middle: DataParallel, torch.compile, FSDP, activation checkpointing.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"})
@@ -256,31 +252,3 @@ def require_match(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], w
             raise WeightsRefusedError(
                 f"not the weights of {what}: {key} has shape {tuple(state[key].shape)}, expected {tuple(tensor.shape)}"
             )
-
-
-def file_digest(path: str | os.PathLike[str], algorithm: Literal["sha256", "md5"] = "sha256") -> str:
-    """Digest of a file in hex. It is remembered by path, size and time of change, because weights of 4 GB take seconds to read."""
-    path = Path(path).resolve()
-    information = path.stat()
-    identity = [information.st_size, information.st_mtime_ns]
-    name = str(path) if algorithm == "sha256" else f"{algorithm}:{path}"
-    entry = _known_digests().get(name)
-    if isinstance(entry, list) and entry[:2] == identity:
-        return str(entry[2])
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, algorithm).hexdigest()
-    try:
-        write_atomically(
-            fewmatch_home() / "digests.json", json.dumps(_known_digests() | {name: [*identity, digest]}).encode()
-        )
-    except OSError:
-        return digest  # a cache folder that cannot be written only costs the time to read the file again
-    return digest
-
-
-def _known_digests() -> dict[str, Any]:
-    try:
-        known = json.loads((fewmatch_home() / "digests.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}

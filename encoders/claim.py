@@ -11,15 +11,16 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from encoders.errors import FewmatchError, InputError, OutputExistsError, StoreDamagedError
+from encoders.identity import FileState, key_difference, key_digest
 from encoders.places import fewmatch_home
-from encoders.plan import EncodingPlan, file_identity, key_difference
+from encoders.plan import EncodingPlan
 from encoders.store import (
+    CHECKSUM,
     MANIFEST,
     META,
     SHARD_NAME,
     FeatureStore,
     is_store_file,
-    key_digest,
     read_meta,
     shard_key,
     write_meta,
@@ -75,8 +76,9 @@ def claim(folder: Path, plan: EncodingPlan, overwrite: bool) -> None:
         meta = {"key": None}
     if meta is None:
         # Without shards a manifest.jsonl may be anybody's; with them, the folder lost its meta.json.
-        if foreign or (MANIFEST in ours and not shards):
-            raise _not_a_store(folder, foreign[0] if foreign else MANIFEST)
+        lists = [name for name in (MANIFEST, CHECKSUM) if name in ours and not shards]
+        if foreign or lists:
+            raise _not_a_store(folder, (foreign or lists)[0])
         if all(shard_key(folder / name) in (None, key_digest(key)) for name in shards):
             with writing(folder):
                 write_meta(folder, key)
@@ -90,8 +92,11 @@ def claim(folder: Path, plan: EncodingPlan, overwrite: bool) -> None:
             )
         return
     if not overwrite:
+        difference = key_difference(meta["key"], key)
         raise OutputExistsError(
-            f"{folder} holds features made differently ({key_difference(meta['key'], key)}): choose another folder, or --overwrite"
+            f"{folder} holds features made differently ({difference}): choose another folder, or --overwrite"
+            if difference
+            else f"{folder} was made by an older fewmatch, whose stores can be read but not added to: choose another folder, or --overwrite"
         )
     with writing(folder):
         # The manifest first and the key last: at no moment does one describe shards of the other key.
@@ -112,7 +117,7 @@ def _stranger(folder: Path, plan: EncodingPlan) -> str | None:
         return None  # unfinished or damaged: there is nothing to lose
     roots = {row["root"] for row in rows}
     known = {(row["path"], row["size"], row["mtime_ns"]) for row in rows}
-    if any(image.root in roots or (image.name, *file_identity(image.path)) in known for image in plan.images):
+    if any(image.root in roots or (image.name, *FileState.of(image.path)[:2]) in known for image in plan.images):
         return None
     return str(rows[0]["path"])
 

@@ -7,7 +7,7 @@ import dataclasses
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -23,16 +23,16 @@ from encoders.earlier import EarlierRows
 from encoders.errors import FewmatchError, ImageError, InputError, StoreDamagedError
 from encoders.features import Encoder, Features
 from encoders.frame import Frame, resample
-from encoders.images import Decoded, decode_reduced, read_bytes
+from encoders.identity import FileState, key_digest, stride_of
+from encoders.images import Decoded, ValueRange, decode_reduced, read_bytes
 from encoders.listing import ListedImage
-from encoders.plan import EncodingPlan, cache_folder, plan_encoding, stride_of
+from encoders.plan import EncodingPlan, cache_folder, plan_encoding
 from encoders.store import (
     SHARD_NAME,
     FeatureStore,
     Keep,
     Row,
     Shard,
-    key_digest,
     leftovers,
     read_header,
     worth_another_try,
@@ -60,6 +60,7 @@ def encode_images(
     fast_decode: bool = False,
     crops: int = 1,
     mirror: bool = False,
+    value_range: ValueRange = "full",
     shard: tuple[int, int] = (1, 1),
     overwrite: bool = False,
     strict: bool = False,
@@ -69,8 +70,9 @@ def encode_images(
 ) -> FeatureStore:
     """Encode images into a feature store, computing only what is not there yet.
 
-    Features are computed again for files whose size or time of change differs, and for shards that are damaged. An
-    image that cannot be used is recorded with its reason, and the run goes on.
+    Features are computed again for files whose content changed, and for shards that are damaged. Contents are compared where size,
+    time of change, time of the last change of the file's record (ctime) or inode differ. An image that cannot be used is recorded with
+    its reason, and the run goes on.
 
     Args:
         paths: folders, image files and list files (see `list_images`), or their listing.
@@ -86,6 +88,8 @@ def encode_images(
         crops: with `global`, how many crops of an image are averaged: 1, the centre; 5, and the corners; 10, and their mirror images.
         mirror: with `patches`, the encoder sees every picture with left and right exchanged. Maps and frames are brought back: their
             columns go from left to right of the original and their coordinates are its pixels. The vectors are of the mirrored picture.
+        value_range: which values of images of more than 8 bits become black and white: `full`, all of 0 to 65,535; `auto`, the 0.1st
+            and 99.9th percentile of each image; or the same two values for all images. Rows say which values were taken.
         shard: (i, n) does the i-th of n parts of the work, counted from 1; whoever finishes last completes the store.
         overwrite: drop what the folder holds of other images, or for another encoder or size; only files of a store are removed.
         strict: stop at the first image that cannot be used.
@@ -111,6 +115,7 @@ def encode_images(
         fast_decode=fast_decode,
         crops=crops,
         mirror=mirror,
+        value_range=value_range,
     )
     folder = Path(out) if out is not None else cache_folder(plan)
     steps = _steps(plan, folder, shard, overwrite, strict, out is None, workers, progress)
@@ -187,14 +192,14 @@ def _run(
     report = progress or (lambda *_: None)
     report(0, total, 0)
     with _decoders(workers) as pool:
-        for name, images, facts in mine:
-            shard = kept = _kept(folder / name, key, images, facts)
+        for name, images, states in mine:
+            shard = kept = _kept(folder / name, key, images, states)
             if shard is None or worth_another_try(shard.rows):
 
                 def advance(n: int, bad: int, done: int = done, skipped: int = skipped) -> None:
                     report(done + n, total, skipped + bad)
 
-                shard = _encode_shard(plan, images, facts, earlier, pool, strict, advance)
+                shard = _encode_shard(plan, images, states, earlier, pool, strict, advance)
                 if kept is None or kept.rows != shard.rows:
                     with writing(folder):
                         shard.write(folder / name, key)
@@ -207,15 +212,15 @@ def _run(
     return _finish(folder, key, shards)
 
 
-def _finish(folder: Path, key: str, shards: Sequence[tuple[str, list[ListedImage], list[tuple[int, int]]]]) -> bool:
+def _finish(folder: Path, key: str, shards: Sequence[tuple[str, list[ListedImage], list[FileState]]]) -> bool:
     """Write the manifest once every shard is there, then drop the shards it no longer needs. Returns whether it came to that."""
     rows: list[Row] = []
-    for name, images, facts in shards:
+    for name, images, states in shards:
         try:
             kept = read_header(folder / name, key)["rows"]
         except StoreDamagedError:
             return False  # missing or damaged: the part of the work that it belongs to makes it anew
-        if not _describe(kept, images, facts):
+        if not _describe(kept, images, states):
             return False
         rows += _manifest_rows(kept, images, name)
     current = {name for name, _, _ in shards}
@@ -245,19 +250,19 @@ def _manifest_rows(rows: Sequence[Row], images: Sequence[ListedImage], shard: st
     return out
 
 
-def _kept(path: Path, key: str, images: Sequence[ListedImage], facts: Sequence[tuple[int, int]]) -> Shard | None:
+def _kept(path: Path, key: str, images: Sequence[ListedImage], states: Sequence[FileState]) -> Shard | None:
     """The shard as an earlier run left it; None where it is missing, damaged, or another one under this name."""
     try:
         shard = Shard.read(path, key)
     except StoreDamagedError:
         return None
-    return shard if _describe(shard.rows, images, facts) else None
+    return shard if _describe(shard.rows, images, states) else None
 
 
-def _describe(rows: Sequence[Row], images: Sequence[ListedImage], facts: Sequence[tuple[int, int]]) -> bool:
+def _describe(rows: Sequence[Row], images: Sequence[ListedImage], states: Sequence[FileState]) -> bool:
     """Whether a shard's rows are of these images in this state."""
-    wanted = [(image.name, *fact) for image, fact in zip(images, facts, strict=True)]
-    return [(row["path"], row["size"], row["mtime_ns"]) for row in rows] == wanted
+    wanted = [(image.name, state) for image, state in zip(images, states, strict=True)]
+    return [(row["path"], FileState.in_row(row)) for row in rows] == wanted
 
 
 @contextlib.contextmanager
@@ -283,7 +288,7 @@ def _ahead(pool: ThreadPoolExecutor, work: Callable[[_T], _R], items: Iterable[_
 def _encode_shard(
     plan: EncodingPlan,
     images: Sequence[ListedImage],
-    facts: Sequence[tuple[int, int]],
+    states: Sequence[FileState],
     earlier: EarlierRows,
     pool: ThreadPoolExecutor,
     strict: bool,
@@ -293,15 +298,17 @@ def _encode_shard(
     rows: list[Row | None] = [None] * len(images)
     vectors: dict[int, Tensor] = {}
     patches: dict[int, Tensor] = {}
-    todo = []
-    for i, (image, fact) in enumerate(zip(images, facts, strict=True)):
-        known = earlier.find(image.name, fact)
+
+    def reuse(i: int, content: str | None = None) -> bool:
+        known = earlier.find(images[i].name, states[i], content)
         if known is None:
-            todo.append(i)
-            continue
+            return False
         rows[i], vectors[i] = known[0], known[1]
         if known[2] is not None:
             patches[i] = known[2]
+        return True
+
+    todo = [i for i in range(len(images)) if not reuse(i)]
 
     buckets: dict[tuple[int, int], list[tuple[int, UInt8[np.ndarray, "c h w 3"]]]] = {}
 
@@ -315,13 +322,18 @@ def _encode_shard(
         bucket.clear()
 
     def prepare(i: int) -> tuple[int, Row, UInt8[np.ndarray, "c h w 3"] | None]:
-        row, pixels = _prepare(plan, images[i], facts[i])
+        row, pixels = _prepare(plan, images[i], states[i], earlier.contents(images[i].name))
         return i, row, pixels
 
     most = batch_patches(plan.encoder)
     window = min(AHEAD[1], max(AHEAD[0], most // (plan.preprocessing.crop // plan.encoder.patch_size) ** 2))
     bad = 0
     for finished, (i, row, pixels) in enumerate(_ahead(pool, prepare, todo, window), start=1):
+        if row["status"] == "known":
+            if reuse(i, row["sha256"]):
+                advance(len(images) - len(todo) + finished - sum(map(len, buckets.values())), bad)
+                continue
+            row, pixels = _prepare(plan, images[i], states[i])  # another process removed it meanwhile
         rows[i] = row
         if pixels is None:
             if strict:
@@ -350,15 +362,22 @@ def _encode_shard(
 
 
 def _prepare(
-    plan: EncodingPlan, image: ListedImage, fact: tuple[int, int]
+    plan: EncodingPlan, image: ListedImage, state: FileState, known: Collection[str] = ()
 ) -> tuple[Row, UInt8[np.ndarray, "c h w 3"] | None]:
-    """Read, decode and resize one image, (crops, h, w, 3); never raises for what is wrong with the image."""
-    row: Row = {"path": image.name, "size": fact[0], "mtime_ns": fact[1], "sha256": None, "note": None, "frame": None}
+    """Read, decode and resize one image, (crops, h, w, 3); never raises for what is wrong with the image.
+
+    Where the SHA-256 of its content is among `known`, it is only read: its status is `known` then.
+    """
+    row: Row = {"path": image.name, **state._asdict(), "sha256": None, "note": None, "frame": None}
     try:
         data = read_bytes(image.path)
         row["sha256"] = hashlib.sha256(data).hexdigest()
-        decoded = decode_reduced(data, plan.reduction)
+        if row["sha256"] in known:
+            return row | {"status": "known", "reason": None}, None
+        decoded = decode_reduced(data, plan.reduction, plan.value_range)
         row["note"] = decoded.note
+        if decoded.values is not None:
+            row["values"] = list(decoded.values)
         if plan.mirror:
             decoded = _mirrored(decoded)
         frame = plan.frame(decoded.width, decoded.height)

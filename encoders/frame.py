@@ -293,8 +293,11 @@ def _resized(
 
     Resizing the box alone equals resizing everything and cropping, because Pillow's filter reads the pixels outside the box
     too; it costs less, and a 1×5000 image does not become 128×640000 on the way. (Pillow keeps the box in single precision:
-    of pure noise, one value in 3000 comes out a level off.) Rows come first, then columns, in two calls: with 8 bits in
-    between the order matters, and given a box Pillow 13 takes the columns of tall images first where Pillow 12 did not.
+    of pure noise, one value in 3000 comes out a level off.)
+
+    Pillow resizes one direction after the other and rounds to 8 bits in between, so the order changes pixels. Here it is always width
+    first, then height, in two calls: the pixels are the same with every Pillow. One call of Pillow 12 or earlier gives the same. Pillow 13
+    resizes the height first where W×H px become w×h with H > h and H − h > 2·(W − w), so its pixels differ there (docs/encoders.md).
     """
     left, top, right, bottom = box
     # The division in the box can overshoot the border by one rounding error, which Pillow refuses.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from encoders.checkpoint import file_digest
 from encoders.download import Progress
 from encoders.errors import InputError, WeightsMissingError, WeightsRefusedError
+from encoders.identity import file_digest
 from encoders.places import hf_hub_cache, offline
 
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")

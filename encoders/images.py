@@ -11,13 +11,14 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, PpmImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from encoders.errors import ImageError
+from encoders.errors import ImageError, InputError
 
 #: Raised when decoding or resizing changes pixels: features made before and after must not be mixed.
 DECODER_VERSION = 1
@@ -56,6 +57,22 @@ _BEGINNINGS = re.compile(
 )
 
 
+#: Which values of an image of more than 8 bits become black and white: 0 and 65,535 (`full`), the image's own 0.1st and 99.9th
+#: percentile over all channels (`auto`), or two values that hold for all images. Images of 8 bits or less stay as they are.
+ValueRange = Literal["full", "auto"] | tuple[int, int]
+
+#: The percentiles between which the values of an image are taken to lie: hot and dead pixels are rarer.
+_PERCENTILES = (0.1, 99.9)
+
+#: An image of more than 8 bits that uses less than this share of its range gets a note: it is nearly black, or nearly of one colour.
+_USED_RANGE = 0.1
+
+#: A fixed range that clips more than this share of an image's values is worth a note.
+_CLIPPED = 0.01
+
+_DEEPEST = 65_535
+
+
 @dataclass(frozen=True)
 class ImageFile:
     """The decoded content of one file.
@@ -70,15 +87,37 @@ class ImageFile:
     note: str | None = None
 
 
-def read_image(path: str | os.PathLike[str]) -> ImageFile:
+def read_image(path: str | os.PathLike[str], value_range: ValueRange = "full") -> ImageFile:
     """Read and decode one file.
+
+    Args:
+        value_range: which values of an image of more than 8 bits become black and white; see `ValueRange`.
 
     Raises:
         ImageError: the file cannot be read or used; its `reason` is one of `REASONS`.
     """
     data = read_bytes(path)
-    rgb, note = decode(data)
-    return ImageFile(rgb, hashlib.sha256(data).hexdigest(), note)
+    decoded = decode_reduced(data, lambda *_: 1, value_range)
+    return ImageFile(decoded.rgb, hashlib.sha256(data).hexdigest(), decoded.note)
+
+
+def read_value_range(text: str) -> ValueRange:
+    """The range that a user writes: `full`, `auto`, or `LOW,HIGH`.
+
+    Raises:
+        InputError: it is none of these, or LOW is not below HIGH.
+    """
+    if text == "full":
+        return "full"
+    if text == "auto":
+        return "auto"
+    found = re.fullmatch(r"(\d{1,5}),(\d{1,5})", text.replace(" ", ""))
+    low, high = (int(found[1]), int(found[2])) if found else (0, 0)
+    if not low < high <= _DEEPEST:
+        raise InputError(
+            f"no range {text}: expected full, auto or LOW,HIGH such as 0,4095 (LOW below HIGH, at most {_DEEPEST})"
+        )
+    return low, high
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
@@ -99,11 +138,12 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     return data
 
 
-def decode(data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], str | None]:
+def decode(data: bytes, value_range: ValueRange = "full") -> tuple[UInt8[np.ndarray, "H W 3"], str | None]:
     """Decode the bytes of an image file.
 
-    8-bit and 16-bit grey or colour, palettes and CMYK become RGB (16 bits as value / 257, rounded); alpha is composited on white;
-    EXIF orientation is applied; of several frames the first is taken. Float and 32-bit pixels have no agreed range and are refused.
+    8-bit and 16-bit grey or colour, palettes and CMYK become RGB (16 bits as value / 257, rounded, after `value_range`); alpha is
+    composited on white; EXIF orientation is applied; of several frames the first is taken. Float and 32-bit pixels have no agreed range
+    and are refused.
 
     Returns:
         (H, W, 3) uint8 RGB, and a note or None.
@@ -111,7 +151,7 @@ def decode(data: bytes) -> tuple[UInt8[np.ndarray, "H W 3"], str | None]:
     Raises:
         ImageError: with one of `REASONS`.
     """
-    decoded = decode_reduced(data, lambda *_: 1)
+    decoded = decode_reduced(data, lambda *_: 1, value_range)
     return decoded.rgb, decoded.note
 
 
@@ -125,6 +165,7 @@ class Decoded:
     overhang: how many original pixels `rgb` begins left of and above the original: the reduced pixels are counted from the corner where
         the file begins, which in a picture that EXIF turns is another one.
     note: as in `ImageFile`.
+    values: which values became black and white, where the image has more than 8 bits and was stretched; else None.
     """
 
     rgb: UInt8[np.ndarray, "h w 3"]
@@ -133,9 +174,10 @@ class Decoded:
     reduction: int = 1
     overhang: tuple[int, int] = (0, 0)
     note: str | None = None
+    values: tuple[int, int] | None = None
 
 
-def decode_reduced(data: bytes, reduction: Callable[[int, int], int]) -> Decoded:
+def decode_reduced(data: bytes, reduction: Callable[[int, int], int], value_range: ValueRange = "full") -> Decoded:
     """As `decode`, but a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, by libjpeg's smaller inverse transforms: faster, and not
     the same pixels as those of the whole picture made smaller (docs/encoders.md).
 
@@ -143,6 +185,7 @@ def decode_reduced(data: bytes, reduction: Callable[[int, int], int]) -> Decoded
         data: the bytes of an image file.
         reduction: given the width and height of the picture as displayed, one of `REDUCTIONS` or 1. It is asked for JPEG files alone, and
             not for those in inks (CMYK); all others are decoded whole.
+        value_range: which values of an image of more than 8 bits become black and white; see `ValueRange`.
 
     Raises:
         ImageError: with one of `REASONS`.
@@ -152,11 +195,15 @@ def decode_reduced(data: bytes, reduction: Callable[[int, int], int]) -> Decoded
             width, height = header.size
             if width * height > MAX_PIXELS:
                 raise ImageError("too-large", f"{width}×{height} px, more than {MAX_PIXELS:,} pixels")
-            note = "first of several frames" if getattr(header, "is_animated", False) else None
+            note = (
+                "only the first of several frames or pages is used" if getattr(header, "is_animated", False) else None
+            )
             if header.format in ("JPEG", "MPO"):
                 return _decode_jpeg(data, header, reduction, note)
-            rgb = _pixels(data, header, note is not None)
-            return Decoded(rgb, rgb.shape[1], rgb.shape[0], note=note)
+            levels = _Levels(value_range)
+            rgb = _pixels(data, header, note is not None, levels)
+            notes = "; ".join(text for text in (note, levels.note) if text) or None
+            return Decoded(rgb, rgb.shape[1], rgb.shape[0], note=notes, values=levels.values)
     except ImageError:
         raise
     # Pillow's plug-ins raise nearly anything on damaged data, so this is the one place that catches it all.
@@ -174,20 +221,80 @@ def _open(data: bytes) -> Image.Image:
         raise
 
 
-def _pixels(data: bytes, header: Image.Image, animated: bool) -> UInt8[np.ndarray, "H W 3"]:
+class _Levels:
+    """How the values of one image become 8 bits, and what is to be said of it.
+
+    values: those that became black and white, where they were chosen. note: that the image uses little of its range, or None.
+    """
+
+    def __init__(self, value_range: ValueRange) -> None:
+        self._range = value_range
+        self.values: tuple[int, int] | None = None
+        self.note: str | None = None
+
+    def stretched(self, pixels: np.ndarray) -> np.ndarray:
+        """16-bit values over their whole range as `value_range` says; 8-bit ones as they are."""
+        if pixels.dtype != np.uint16:
+            return pixels
+        low, high = self._range if isinstance(self._range, tuple) else _used_values(pixels)
+        if self._range == "full":
+            if high - low < _USED_RANGE * _DEEPEST:
+                most = 2 ** int(pixels.max()).bit_length() - 1
+                fixed = f"--range 0,{most} or " if 0 < most < _DEEPEST else ""
+                self.note = f"less than a tenth of its 16-bit range is used, so it is nearly of one colour: use {fixed}--range auto"
+            return pixels
+        self.values = low, high
+        outside = float(((pixels < low) | (pixels > high)).mean())
+        if isinstance(self._range, tuple) and outside > _CLIPPED:
+            self.note = f"{outside:.0%} of its values lie outside --range {low},{high}: they become black or white"
+        clipped = np.clip(pixels, low, high).astype(np.uint32) - np.uint32(low)
+        span = max(high - low, 1)
+        out: np.ndarray = ((clipped * np.uint32(_DEEPEST) + np.uint32(span // 2)) // np.uint32(span)).astype(np.uint16)
+        return out
+
+    def to_8_bits(self, pixels: np.ndarray) -> np.ndarray:
+        """Grey or colour of 8 or 16 bits as uint8, rounded."""
+        if pixels.dtype == np.uint8:
+            return pixels
+        if pixels.dtype == np.uint16:
+            eight: np.ndarray = ((self.stretched(pixels).astype(np.uint32) + 128) // 257).astype(np.uint8)
+            return eight
+        raise ImageError("unsupported-depth", f"{pixels.dtype} pixels: save the image with 8 or 16 bits per channel")
+
+    def on_white(self, rgba: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
+        """(H, W, 4) of 8 or 16 bits on white, as (H, W, 3) uint8, rounded once."""
+        if rgba.dtype == np.uint16:
+            if premultiplied and self._range != "full":
+                colour, alpha = rgba[..., :3].astype(np.float64), np.maximum(rgba[..., 3:], 1)
+                straight = np.minimum(np.rint(colour * _DEEPEST / alpha), _DEEPEST).astype(np.uint16)
+                rgba, premultiplied = np.concatenate([straight, rgba[..., 3:]], axis=2), False
+            rgba = np.concatenate([self.stretched(rgba[..., :3]), rgba[..., 3:]], axis=2)
+        return _on_white(rgba, premultiplied=premultiplied)
+
+
+def _used_values(pixels: np.ndarray) -> tuple[int, int]:
+    """The values of 16-bit pixels at `_PERCENTILES`, over all channels: the smallest that so many values do not exceed."""
+    counts = np.cumsum(np.bincount(pixels.reshape(-1), minlength=_DEEPEST + 1))
+    low, high = (int(np.searchsorted(counts, counts[-1] * percentile / 100)) for percentile in _PERCENTILES)
+    return low, high
+
+
+def _pixels(data: bytes, header: Image.Image, animated: bool, levels: _Levels) -> UInt8[np.ndarray, "H W 3"]:
     """By OpenCV where it is as exact as Pillow and faster, or keeps 16 bits; by Pillow otherwise."""
     transparent = header.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in header.info
     exif = header.info.get("exif", b"")
     if header.format == "PNG":
         orientation = _orientation(_png_exif(data))
-        return _upright(_decode_png(data, header), orientation)
+        return _upright(_decode_png(data, header, levels), orientation)
     if isinstance(header, TiffImagePlugin.TiffImageFile):
-        return _decode_tiff(data, header, transparent)
+        return _decode_tiff(data, header, transparent, levels)
+    if isinstance(header, PpmImagePlugin.PpmImageFile) and header.mode == "RGB" and _ppm_depth(header) > 255:
+        return levels.to_8_bits(_decode_deep_ppm(data, header))
     if header.format == "JPEG2000" and not _jpeg2000_is_complete(data):
         raise ImageError("truncated", "the JPEG 2000 has no end-of-codestream marker")
     if header.format == "WEBP" and not transparent and not animated:
         return _upright(_opencv_rgb(data), _orientation(exif))
-    return _upright(_decode_pillow(header, transparent), _orientation(exif))
+    return _upright(_decode_pillow(header, transparent, levels), _orientation(exif))
 
 
 def _decode_jpeg(data: bytes, header: Image.Image, reduction: Callable[[int, int], int], note: str | None) -> Decoded:
@@ -231,12 +338,12 @@ def _opencv_rgb(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def _decode_png(data: bytes, header: Image.Image) -> np.ndarray:
+def _decode_png(data: bytes, header: Image.Image, levels: _Levels) -> np.ndarray:
     depth, colour_type = data[24], data[25]
     pixels = _opencv(data, cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
-        return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
-    rgb = cv2.cvtColor(_to_8_bits(pixels), cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)
+        return levels.on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA))
+    rgb = cv2.cvtColor(levels.to_8_bits(pixels), cv2.COLOR_GRAY2RGB if pixels.ndim == 2 else cv2.COLOR_BGR2RGB)
     key = header.info.get("transparency")
     if key is not None and colour_type in (0, 2):  # one grey value or colour stands for transparent
         value = np.atleast_1d(np.asarray(key, np.int64))[::-1] * (255 // (2**depth - 1) if depth < 8 else 1)
@@ -244,7 +351,7 @@ def _decode_png(data: bytes, header: Image.Image) -> np.ndarray:
     return rgb
 
 
-def _decode_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, transparent: bool) -> np.ndarray:
+def _decode_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, transparent: bool, levels: _Levels) -> np.ndarray:
     tags = header.tag_v2
     bits, channels = set(tags.get(_BITS, (1,))), tags.get(_CHANNELS, 1)
     if set(tags.get(_SAMPLE_FORMAT, (1,))) - {1, 4} or bits - {1, 2, 4, 8, 16} or header.mode in ("I", "F", "LAB"):
@@ -253,7 +360,7 @@ def _decode_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, transparent
     if max(strip[2] for strip in strips) < tags[_WIDTH] or max(strip[3] for strip in strips) < tags[_HEIGHT]:
         raise ImageError("corrupt", "the strips of the TIFF do not cover the picture")  # Pillow leaves the rest black
     if bits != {16} or (channels == 1 and header.mode.startswith("I;16")):
-        rgb = _decode_pillow(header, transparent)
+        rgb = _decode_pillow(header, transparent, levels)
         # Pillow inverts where 0 means white, but not with 16 bits.
         inverted = bits == {16} and tags.get(_PHOTOMETRIC) == 0
         # Where Pillow has turned a TIFF upright while decoding, it has removed the tag as well.
@@ -262,8 +369,8 @@ def _decode_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, transparent
         raise _unsupported_tiff(tags)  # Pillow and OpenCV would read it without complaint, and wrongly
     pixels = _opencv(data, cv2.IMREAD_UNCHANGED)  # turned upright by OpenCV, whatever its flags
     if transparent:
-        return _on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), premultiplied=tags.get(_EXTRA) == (1,))
-    return cv2.cvtColor(_to_8_bits(pixels[..., :3]), cv2.COLOR_BGR2RGB)
+        return levels.on_white(cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA), premultiplied=tags.get(_EXTRA) == (1,))
+    return cv2.cvtColor(levels.to_8_bits(pixels[..., :3]), cv2.COLOR_BGR2RGB)
 
 
 _WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION, _CHANNELS = 256, 257, 258, 262, 274, 277
@@ -291,25 +398,34 @@ def _unsupported_tiff(tags: TiffImagePlugin.ImageFileDirectory_v2) -> ImageError
     )
 
 
-def _decode_pillow(image: Image.Image, transparent: bool) -> np.ndarray:
+def _ppm_depth(header: PpmImagePlugin.PpmImageFile) -> int:
+    """The largest value of a binary PPM that is not simply 8 bits; 0 for other files."""
+    tile = header.tile[0]
+    return int(tile.args[1]) if tile.codec_name == "ppm" and isinstance(tile.args, tuple) else 0
+
+
+def _decode_deep_ppm(data: bytes, header: PpmImagePlugin.PpmImageFile) -> np.ndarray:
+    """A binary colour PPM of more than 8 bits, of which Pillow would keep 8; its largest value, which the file states, becomes 65,535."""
+    offset, largest = header.tile[0].offset, _ppm_depth(header)
+    width, height = header.size
+    if len(data) < offset + 6 * width * height:
+        raise ImageError("truncated", "the PPM ends before its last pixel")
+    values = np.frombuffer(data, ">u2", 3 * width * height, offset).reshape(height, width, 3).astype(np.uint32)
+    scaled: np.ndarray = np.minimum((values * _DEEPEST + largest // 2) // largest, _DEEPEST).astype(np.uint16)
+    return scaled
+
+
+def _decode_pillow(image: Image.Image, transparent: bool, levels: _Levels) -> np.ndarray:
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         raise ImageError("unsupported-depth", "float or 32-bit pixels: save the image with 8 or 16 bits per channel")
     image.load()
     if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow stretches a PGM of more than 8 bits to 16
-        return cv2.cvtColor(_to_8_bits(np.asarray(image).astype(np.uint16)), cv2.COLOR_GRAY2RGB)
+        return cv2.cvtColor(levels.to_8_bits(np.asarray(image).astype(np.uint16)), cv2.COLOR_GRAY2RGB)
     if image.mode == "La":
         image = image.convert("LA")
     if transparent:
-        return _on_white(np.asarray(image.convert("RGBA")))
+        return levels.on_white(np.asarray(image.convert("RGBA")))
     return np.array(image.convert("RGB"))
-
-
-def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
-    if pixels.dtype == np.uint8:
-        return pixels
-    if pixels.dtype == np.uint16:
-        return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    raise ImageError("unsupported-depth", f"{pixels.dtype} pixels: save the image with 8 or 16 bits per channel")
 
 
 def _on_white(rgba: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:

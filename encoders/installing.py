@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 
 from encoders.catalogue import Checkpoint
-from encoders.checkpoint import file_digest, weights_file
+from encoders.checkpoint import weights_file
 from encoders.download import require_room
 from encoders.errors import FewmatchError, InputError, WeightsRefusedError
+from encoders.identity import file_digest
 from encoders.loading import encoder_of
 from encoders.places import weights_folder
 from encoders.weights_files import being_written, difference, memory_file, remember

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +13,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders import catalogue
-from encoders.checkpoint import Network, file_digest, outside, read_weights, require_match, weights_file
+from encoders.checkpoint import Network, outside, read_weights, require_match, weights_file
 from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
 from encoders.download import Progress
 from encoders.errors import FewmatchError, InputError, WeightsRefusedError
 from encoders.families import Family, FamilyOpenError, choose_network, families, find_family, without_heads
 from encoders.features import Features
 from encoders.hugging_face_files import settings_beside
+from encoders.identity import file_digest, state_digest
 from encoders.models import Backbone
 from encoders.models.vit import VisionTransformer
 from encoders.preprocessing import Preprocessing
@@ -37,6 +37,7 @@ class FrozenEncoder:
         name, family, embed_dim, patch_size, preprocessing: as in the `Encoder` contract.
         stride: pixels from one patch to the next; less than `patch_size` where patches overlap.
         digest: SHA-256 of the weights file, or of the state dict it was made from, in hex.
+        architecture: every option that the network was built with, JSON-ready.
         source: how family and network were chosen, ready for JSON: `family` and `family_from` (`catalogue`, `told`, `digest`,
             `config.json` or `entries`), `prefix` of the network in the file, `not_taken` (prefixes of other networks there), `left_out`
             (in words), `heads_from` where they were assumed.
@@ -63,6 +64,7 @@ class FrozenEncoder:
         self.stride = model.stride or model.patch_size
         self.preprocessing = preprocessing
         self.digest = digest
+        self.architecture = model.facts()
         self.device = device
         self.dtype = dtype
         self.source = dict(source or {"family": family})
@@ -193,13 +195,10 @@ def load(
             raise InputError(f"{text} is run by transformers, and not compiled: leave out --compile")
         return load_hugging_face(text.removeprefix("hf:"), device=device, dtype=dtype, stride=stride, progress=progress)
     names = {record.name for record in catalogue.checkpoints()}
-    family, _, rest = text.partition(":")
-    if rest and family in families():
-        text = rest
-    elif os.path.exists(rest) and not os.path.exists(text):
-        find_family(family)  # raises: a family that does not exist
-    else:
-        family = ""
+    family, text = split_family(text)
+    first, _, rest = text.partition(":")
+    if os.path.exists(rest) and not os.path.exists(text):
+        find_family(first)  # raises: a family that does not exist
     if family or (
         text not in names
         and (os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors"))
@@ -213,6 +212,12 @@ def load(
     digest = verify(record, path, trust_digest)
     encoder = encoder_of(record, path, digest, device=device, dtype=dtype, **told)
     return encoder.compile() if compile else encoder
+
+
+def split_family(name_or_path: str) -> tuple[str, str]:
+    """`FAMILY:PATH` as the two; an empty family where none is given."""
+    family, _, rest = name_or_path.partition(":")
+    return (family, rest) if rest and family in families() else ("", name_or_path)
 
 
 def encoder_of(
@@ -424,16 +429,6 @@ def _released_heads(rules: Family, entries: Mapping[str, Tensor]) -> int | None:
     if "heads" not in rules.options or not _heads_are_open(entries):
         return None
     return catalogue.released_heads(rules.name, entries["cls_token"].shape[-1])
-
-
-def state_digest(state: Mapping[str, Tensor]) -> str:
-    """A digest of names, shapes and values, for weights that came from no file."""
-    total = hashlib.sha256()
-    for key in sorted(state):
-        tensor = state[key].detach().cpu().contiguous()
-        total.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        total.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()
 
 
 def _fitting(family: Preprocessing, patch: int) -> Preprocessing:

@@ -7,20 +7,19 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from encoders.devices import dtype_name
 from encoders.errors import InputError
 from encoders.features import Encoder
 from encoders.frame import RESIZE_RULES, Frame, ResizeRule, crop_frame, resized_frame, with_stride
-from encoders.images import DECODER_VERSION, REDUCTIONS
+from encoders.identity import FileState, canonical, encoder_facts, key_digest, plain_json, stride_of
+from encoders.images import DECODER_VERSION, REDUCTIONS, ValueRange
 from encoders.listing import ListedImage, list_images
 from encoders.places import feature_cache
 from encoders.preprocessing import Preprocessing
-from encoders.store import Keep, canonical, key_digest
+from encoders.store import Keep
 
 #: A shard holds at most this many images, and with patches about this many bytes.
 SHARD_IMAGES = 1024
@@ -45,6 +44,7 @@ class EncodingPlan:
     fast_decode: whether large JPEGs are decoded at a part of their size.
     crops: how many crops an image's vector is the mean of; see `CROPS`.
     mirror: whether the encoder sees every picture with left and right exchanged; maps and frames are brought back afterwards.
+    value_range: which values of images of more than 8 bits become black and white.
     """
 
     sources: list[str]
@@ -57,8 +57,9 @@ class EncodingPlan:
     fast_decode: bool = False
     crops: int = 1
     mirror: bool = False
+    value_range: ValueRange = "full"
 
-    @property
+    @cached_property
     def key(self) -> dict[str, Any]:
         """Everything that decides the features; two stores with the same key and images hold the same."""
         return {
@@ -77,19 +78,20 @@ class EncodingPlan:
             used
             | ({} if self.crops == 1 else {"crops": self.crops})
             | ({"mirror": True} if self.mirror else {})
+            | ({} if self.value_range == "full" else {"range": plain_json(self.value_range)})
             | {"rule": self.resize if self.keep == "patches" else "squash" if self.preprocessing.squash else "crop"}
         )
 
-    def shards(self) -> list[tuple[str, list[ListedImage], list[tuple[int, int]]]]:
-        """File name, images, and (size, time of change) of each image, shard by shard."""
-        identity = [file_identity(image.path) for image in self.images]
+    def shards(self) -> list[tuple[str, list[ListedImage], list[FileState]]]:
+        """File name, images, and the state of each image's file, shard by shard."""
+        states = [FileState.of(image.path) for image in self.images]
         key = key_digest(self.key)
         shards = []
         for number, start in enumerate(range(0, len(self.images), self.shard_images)):
-            part, facts = self.images[start : start + self.shard_images], identity[start : start + self.shard_images]
-            made_from = canonical([key, [[image.name, *fact] for image, fact in zip(part, facts, strict=True)]])
+            part, found = self.images[start : start + self.shard_images], states[start : start + self.shard_images]
+            made_from = canonical([key, [[image.name, *state] for image, state in zip(part, found, strict=True)]])
             name = f"shard-{number:05d}-{hashlib.blake2b(made_from, digest_size=8).hexdigest()}.safetensors"
-            shards.append((name, part, facts))
+            shards.append((name, part, found))
         return shards
 
     def frame(self, width: int, height: int) -> Frame:
@@ -151,6 +153,7 @@ def plan_encoding(
     fast_decode: bool = False,
     crops: int = 1,
     mirror: bool = False,
+    value_range: ValueRange = "full",
 ) -> EncodingPlan:
     """List the images and fix the preparation.
 
@@ -192,21 +195,9 @@ def plan_encoding(
         if keep == "patches":
             per_image = 2 * encoder.embed_dim * _dense_patches(preprocessing, encoder, rule)
             shard_images = max(1, min(SHARD_IMAGES, SHARD_BYTES // per_image))
-    return EncodingPlan(sources, images, encoder, preprocessing, keep, shard_images, rule, fast_decode, crops, mirror)
-
-
-def encoder_facts(encoder: Encoder) -> dict[str, Any]:
-    """What identifies an encoder in keys and results."""
-    dtype = getattr(encoder, "dtype", torch.float32)
-    # Only where patches overlap: other encoders keep the facts, and so the stores, that they always had.
-    stride = {} if stride_of(encoder) == encoder.patch_size else {"stride": stride_of(encoder)}
-    return {
-        "name": encoder.name,
-        "digest": getattr(encoder, "digest", None),
-        "dtype": dtype_name(dtype),
-        "embed_dim": encoder.embed_dim,
-        "patch_size": encoder.patch_size,
-    } | stride
+    return EncodingPlan(
+        sources, images, encoder, preprocessing, keep, shard_images, rule, fast_decode, crops, mirror, value_range
+    )
 
 
 def cache_folder(plan: EncodingPlan) -> Path:
@@ -217,34 +208,6 @@ def cache_folder(plan: EncodingPlan) -> Path:
     name = hashlib.blake2b(canonical([plan.key, plan.keep, sorted(plan.sources)]), digest_size=10).hexdigest()
     readable = re.sub(r"[^\w.-]", "_", plan.encoder.name, flags=re.ASCII)[:40]
     return feature_cache() / f"{readable}-{name}"
-
-
-def key_difference(old: Any, new: dict[str, Any], prefix: str = "") -> str:
-    """The first thing in which two keys differ, in words."""
-    for name in dict.fromkeys((*new, *(old if isinstance(old, dict) else ()))):
-        value = new.get(name)
-        before = old.get(name) if isinstance(old, dict) else None
-        if before != value:
-            return (
-                key_difference(before, value, f"{prefix}{name} ")
-                if isinstance(value, dict)
-                else f"{prefix}{name} was {before}, now {value}"
-            )
-    return "another version"
-
-
-def file_identity(path: Path) -> tuple[int, int]:
-    """Size and time of change; (-1, -1) for what cannot be looked at, which reading will then explain."""
-    try:
-        information = path.stat()
-    except (OSError, ValueError):
-        return -1, -1
-    return information.st_size, information.st_mtime_ns
-
-
-def stride_of(encoder: Encoder) -> int:
-    """Pixels from one patch of an encoder to the next: its patch size, unless it says otherwise."""
-    return int(getattr(encoder, "stride", None) or encoder.patch_size)
 
 
 def _dense_patches(preprocessing: Preprocessing, encoder: Encoder, rule: ResizeRule) -> int:

@@ -1,12 +1,13 @@
 """A folder that keeps the features of many images: shards, one manifest, and the key that says what made them.
 
     meta.json          schema, key (encoder, weights, dtype, preprocessing, …); no times, so equal work gives equal bytes
-    manifest.jsonl     one line per image: path, root, label, size, mtime_ns, sha256, status, reason, note, frame, shard, row
+    manifest.jsonl     one line per image: path, root, label, the state of its file, sha256, status, reason, note, frame, shard, row
+    manifest.sha256    its checksum, as `sha256sum` writes it
     shard-*.safetensors  global_repr (n, D) float32; with `keep="patches"` also feature_map (patches of all images, D) float16
 
-A shard is complete in itself (it carries its images' facts and checksums that cover every byte), is written atomically, and its name
-says which images in which state it was made from. So whatever a killed run left is either a whole shard or nothing, and the
-manifest, written last, only ever describes shards that are there.
+A shard is complete in itself (it carries its images' facts and checksums that cover every byte, those of patches image by image), is
+written atomically, and its name says which images in which state it was made from. So whatever a killed run left is either a whole
+shard or nothing, and the manifest, written when all shards are there, only ever describes shards that are there.
 """
 
 from __future__ import annotations
@@ -32,10 +33,12 @@ from torch import Tensor
 
 from encoders.errors import InputError, StoreDamagedError
 from encoders.frame import Frame
+from encoders.identity import FileState, canonical, key_digest, require_known_encoder
 from encoders.writing import write_atomically
 
-SCHEMA = 1
-META, MANIFEST = "meta.json", "manifest.jsonl"
+#: What is written. Stores of schema 1 are read where the encoder is known without doubt (`require_known_encoder`).
+SCHEMA = 2
+META, MANIFEST, CHECKSUM = "meta.json", "manifest.jsonl", "manifest.sha256"
 SHARD_NAME = re.compile(r"shard-(\d{5,})-[0-9a-f]{16}\.safetensors")
 _TEMPORARY = re.compile(r"\.(.+)\.[^.]+\.tmp")
 
@@ -47,16 +50,6 @@ _PLACE = ("root", "label", "shard", "row")
 
 Keep = Literal["global", "patches"]
 Row = dict[str, Any]
-
-
-def canonical(data: Any) -> bytes:
-    """JSON in the one spelling that digests are taken of. Names that are not UTF-8 survive as escapes."""
-    return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False).encode("ascii")
-
-
-def key_digest(key: dict[str, Any]) -> str:
-    """A short name for a store's key."""
-    return hashlib.blake2b(canonical(key), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -89,16 +82,15 @@ class Shard:
             tensors["feature_map"] = self.feature_map.contiguous()
         return tensors
 
-    def _checksum(self) -> str:
-        total = hashlib.sha256()
-        for name, tensor in sorted(self._tensors().items()):
-            total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-        return total.hexdigest()
-
     def write(self, path: Path, key: str) -> Path:
         """Write the shard whole or not at all. `key` is the store's `key_digest`."""
-        header = {"features": self._checksum(), "key": key, "rows": self.rows, "sha256": _BLANK.decode()}
+        header = {
+            "vectors": _sha256(self.global_repr),
+            "maps": self._map_digests(),
+            "key": key,
+            "rows": self.rows,
+            "sha256": _BLANK.decode(),
+        }
         # One entry only: safetensors keeps metadata in a hash map, and several would be written in any order.
         data = safetensors.torch.save(self._tensors(), {"fewmatch": canonical(header).decode()})
         head = data[: 8 + int.from_bytes(data[:8], "little")]
@@ -117,12 +109,52 @@ class Shard:
         try:
             tensors = safetensors.torch.load_file(path)
             shard = cls(header["rows"], tensors["global_repr"], tensors.get("feature_map"))
-            sound = shard._checksum() == header["features"]
+            sound = shard._is_sound(header)
         except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise _damaged(path, error) from error
         if not sound:
             raise _damaged(path, "its checksum differs")
         return shard
+
+    def _is_sound(self, header: dict[str, Any]) -> bool:
+        if "features" in header:  # schema 1: one checksum over everything
+            total = hashlib.sha256()
+            for name, tensor in sorted(self._tensors().items()):
+                total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+                total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+            return total.hexdigest() == str(header["features"])
+        return [_sha256(self.global_repr), self._map_digests()] == [header["vectors"], header["maps"]]
+
+    def _map_digests(self) -> list[str] | None:
+        if self.feature_map is None:
+            return None
+        return [_sha256(self.patches(index)) for index in range(len(self.patch_ends) - 1)]
+
+
+def _sha256(tensor: Tensor) -> str:
+    """Of the values; names, shapes and types stand in the shard's header, which has a checksum of its own."""
+    return hashlib.sha256(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+
+
+def read_vectors(path: Path, key: str) -> tuple[list[Row], Float[np.ndarray, "n d"]]:
+    """A shard's rows and the vectors of its usable images, checked; its patches are not read.
+
+    Raises:
+        StoreDamagedError: as `Shard.read`.
+    """
+    header = read_header(path, key)
+    if "features" in header:  # schema 1: the only checksum covers the patches as well
+        shard = Shard.read(path, key)
+        return shard.rows, shard.global_repr.numpy()
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            vectors = file.get_tensor("global_repr")
+        sound = _sha256(vectors) == header["vectors"]
+    except (safetensors.SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(path, error) from error
+    if not sound:
+        raise _damaged(path, "the checksum of its vectors differs")
+    return header["rows"], vectors.numpy()
 
 
 def read_header(path: Path, key: str) -> dict[str, Any]:
@@ -179,6 +211,8 @@ def _damaged(path: Path, found: Exception | str) -> StoreDamagedError:
 class FeatureStore:
     """A store, opened for reading.
 
+    Whatever is read is checked on the way: manifest and vectors as a whole, patches image by image.
+
     path: its folder. key: what made it. rows: the manifest, skipped images included.
     finished: False where these are only one part's images, and other parts of the work are still to be done.
     """
@@ -187,30 +221,46 @@ class FeatureStore:
     key: dict[str, Any]
     rows: list[Row] = field(repr=False)
     finished: bool = True
+    _indices: dict[Path, tuple[FileState, tuple[dict[str, Any], list[Row], list[int]]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> FeatureStore:
         """Open a folder that `encode_images` finished.
 
         Raises:
-            InputError: the folder is no store, or an unfinished one.
-            StoreDamagedError: its meta.json or manifest cannot be read, or is of a newer fewmatch.
+            InputError: the folder is no store, or an unfinished one, or one of an older fewmatch that does not say enough of its encoder.
+            StoreDamagedError: its meta.json or manifest cannot be read or was altered, or is of a newer fewmatch.
         """
         path = Path(path)
         meta = read_meta(path)
         if meta is None:
             raise InputError(f"{path} is not a feature store: expected {META} and {MANIFEST} in it")
-        if not (path / MANIFEST).is_file():
+        if not all((path / name).is_file() for name in (MANIFEST, CHECKSUM)[: meta["schema"]]):
             raise InputError(
                 f"the store {path} is unfinished: run `fewmatch encode` with its images again (with every --shard i/n if it was split)"
             )
+        if meta["schema"] == 1:
+            facts = meta["key"].get("encoder")
+            require_known_encoder(
+                facts if isinstance(facts, dict) else {},
+                f"the store {path}",
+                "encode its images again into a new folder",
+            )
         try:
-            rows = [json.loads(line) for line in (path / MANIFEST).read_text(encoding="ascii").splitlines()]
+            with (path / MANIFEST).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if meta["schema"] != 1 and (path / CHECKSUM).read_bytes() != _checksum_line(digest):
+                    raise ValueError(f"it is not the one that {CHECKSUM} was made of")
+                file.seek(0)
+                rows = [json.loads(line) for line in file]
             if not rows or not all(isinstance(row, dict) and {*_PLACE, "path", "status"} <= row.keys() for row in rows):
                 raise ValueError("its lines do not describe images")
         except (OSError, ValueError) as error:
             raise StoreDamagedError(
-                f"{path / MANIFEST} cannot be read ({error}): delete it and run `fewmatch encode` again"
+                f"{path / MANIFEST} cannot be used ({error}): run `fewmatch encode` with its images again, which writes it anew "
+                "and computes nothing twice; labels come from class folders or from the column label of a CSV list"
             ) from error
         return cls(path, meta["key"], rows)
 
@@ -236,7 +286,7 @@ class FeatureStore:
         return len(self.images)
 
     def global_repr(self) -> Float[np.ndarray, "n d"]:
-        """One float32 vector per usable image. Every shard's checksum is verified on the way.
+        """One float32 vector per usable image.
 
         Raises:
             StoreDamagedError: a shard is damaged.
@@ -252,40 +302,54 @@ class FeatureStore:
         """
         for name, group in itertools.groupby(self.rows, key=lambda row: row["shard"]):
             rows = list(group)
-            shard = Shard.read(self.path / name, key_digest(self.key))
-            if [_without_place(row) for row in rows] != shard.rows:
+            kept, vectors = read_vectors(self.path / name, key_digest(self.key))
+            if [_without_place(row) for row in rows] != kept:
                 raise _outdated(self.path / name)
-            yield rows, shard.global_repr.numpy()
+            yield rows, vectors
 
     def frame(self, index: int) -> Frame:
         """The geometry of the usable image with this index."""
         return Frame.from_json(self.images[index]["frame"])
 
     def feature_map(self, index: int) -> Float[np.ndarray, "h w d"]:
-        """The patches of the usable image with this index as float32, read from its shard alone and without a checksum.
+        """The patches of the usable image with this index as float32, read from its shard alone.
 
         Raises:
             InputError: the store was made without patches.
-            StoreDamagedError: the shard's header is damaged, or it holds other images than the manifest says.
+            StoreDamagedError: the shard's header or these patches are damaged, or it holds other images than the manifest says.
         """
         row = self.images[index]
         path = self.path / row["shard"]
-        kept = read_header(path, key_digest(self.key))["rows"]
-        usable = [line for line in kept if line["status"] == "ok"]
+        header, usable, ends = self._shard_index(path)
         if row["row"] not in range(len(usable)) or usable[row["row"]] != _without_place(row):
             raise _outdated(path)
-        ends = Shard(kept, torch.zeros(0, 0)).patch_ends
+        if self.key.get("keep") == "global":
+            raise InputError(
+                f"the store {self.path} keeps one vector per image: encode with --keep patches for feature maps"
+            )
         try:
-            with safetensors.safe_open(path, "np") as file:
-                if "feature_map" not in file.keys():  # noqa: SIM118 - not a dict
-                    raise InputError(
-                        f"the store {self.path} keeps one vector per image: encode with --keep patches for feature maps"
-                    )
+            with safetensors.safe_open(path, "pt") as file:
                 patches = file.get_slice("feature_map")[ends[row["row"]] : ends[row["row"] + 1]]
-        except (safetensors.SafetensorError, OSError) as error:
+            sound = "features" in header or _sha256(patches) == header["maps"][row["row"]]
+        except (safetensors.SafetensorError, OSError, LookupError, TypeError, ValueError) as error:
             raise _damaged(path, error) from error
+        if not sound:
+            raise _damaged(path, f"the checksum of the patches of {row['path']} differs")
         h, w = row["frame"]["grid"]
-        return np.asarray(patches, np.float32).reshape(h, w, -1)
+        return np.asarray(patches.numpy(), np.float32).reshape(h, w, -1)
+
+    def _shard_index(self, path: Path) -> tuple[dict[str, Any], list[Row], list[int]]:
+        """A shard's header, the rows of its usable images, and where their patches end; read once for as long as the file stays."""
+        state = FileState.of(path)
+        known = self._indices.get(path)
+        if known is None or known[0] != state:
+            key = key_digest(self.key)
+            header = read_header(path, key)
+            if "features" in header:  # schema 1: the only checksum is one over the whole shard
+                Shard.read(path, key)
+            usable = [line for line in header["rows"] if line["status"] == "ok"]
+            known = self._indices[path] = (state, (header, usable, Shard(header["rows"], torch.zeros(0, 0)).patch_ends))
+        return known[1]
 
     def verify(self) -> None:
         """Check every byte of every shard.
@@ -295,13 +359,15 @@ class FeatureStore:
         """
         for _ in self.portions():
             pass
+        for name in dict.fromkeys(row["shard"] for row in self.rows):
+            Shard.read(self.path / name, key_digest(self.key))
 
 
 def is_store_file(name: str) -> bool:
     """Whether a store makes files of this name; temporary ones on the way to them count."""
     final = _TEMPORARY.fullmatch(name)
     name = final[1] if final else name
-    return name in (META, MANIFEST) or SHARD_NAME.fullmatch(name) is not None
+    return name in (META, MANIFEST, CHECKSUM) or SHARD_NAME.fullmatch(name) is not None
 
 
 def leftovers(folder: Path, part: int, parts: int) -> list[Path]:
@@ -343,9 +409,9 @@ def read_meta(path: Path) -> dict[str, Any] | None:
         raise StoreDamagedError(
             f"{path / META} cannot be read ({error}): use another folder, or --overwrite"
         ) from error
-    if schema != SCHEMA:
+    if schema not in (1, SCHEMA):
         raise StoreDamagedError(
-            f"{path} has schema {schema}, this fewmatch reads schema {SCHEMA}: use another folder, or --overwrite"
+            f"{path} has schema {schema}, this fewmatch reads schemas 1 and {SCHEMA}: use another folder, or --overwrite"
         )
     return dict(meta)
 
@@ -359,9 +425,14 @@ def write_meta(path: Path, key: dict[str, Any]) -> None:
 
 
 def write_manifest(path: Path, rows: Sequence[Row]) -> None:
-    """Finish a store: from here on readers see these images. A manifest that says so already is left alone."""
-    data = b"".join(canonical(row) + b"\n" for row in rows)
-    with contextlib.suppress(OSError):  # there may be none yet, or none that can be read
-        if (path / MANIFEST).read_bytes() == data:
-            return
-    write_atomically(path / MANIFEST, data)
+    """Finish a store: from here on readers see these images. Files that say so already are left alone."""
+    manifest = b"".join(canonical(row) + b"\n" for row in rows)
+    for name, data in ((MANIFEST, manifest), (CHECKSUM, _checksum_line(hashlib.sha256(manifest).hexdigest()))):
+        with contextlib.suppress(OSError):  # there may be none yet, or none that can be read
+            if (path / name).read_bytes() == data:
+                continue
+        write_atomically(path / name, data)
+
+
+def _checksum_line(digest: str) -> bytes:
+    return f"{digest}  {MANIFEST}\n".encode()

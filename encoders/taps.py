@@ -99,7 +99,8 @@ class TappedEncoder:
         self.name, self.digest, self.layer = encoder.name, encoder.digest, tap.words
         self.patch_size, self.stride, self.preprocessing = encoder.patch_size, encoder.stride, encoder.preprocessing
         self.dtype, self.device = encoder.dtype, encoder.device
-        self.family, self.model, self.source = encoder.family, encoder.model, encoder.source
+        self.family, self.architecture, self.model = encoder.family, encoder.architecture, encoder.model
+        self.source = encoder.source
         # Widths of blocks may differ (Swin, RegNet): a forward pass on a small image tells.
         blank = torch.zeros(2, 3, *(encoder.model.smallest or (encoder.patch_size, encoder.patch_size)))
         self.embed_dim = int(self(blank).global_repr.shape[1])

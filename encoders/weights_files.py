@@ -10,9 +10,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from encoders.catalogue import Checkpoint
-from encoders.checkpoint import file_digest
 from encoders.download import NotFetchedError, Progress, discard, fetch, finish
 from encoders.errors import FewmatchError, WeightsMissingError, WeightsRefusedError
+from encoders.identity import file_digest
 from encoders.places import fewmatch_home, offline, weights_folder
 from encoders.writing import write_atomically
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from encoders.errors import InputError
-from encoders.store import canonical
+from encoders.identity import canonical
 from encoders.writing import write_atomically
 from fewshot.centering import check_center
 from fewshot.classifiers import Classifier, ClassMeans, KeptSupports, LinearWeights, is_nearest_mean, keep_supports

@@ -97,7 +97,7 @@ def dense_flow(
     a = a.to(b.device, torch.promote_types(a.dtype, b.dtype))
     b = b.to(a.dtype)
     flow, score, cycle = (np.full((len(a), *more), np.nan) for more in ((2,), (), ()))
-    forth, back = nearest_both_ways(a, b, valid_a=real_a, valid_b=real_b)
+    forth, back = nearest_both_ways(a, b, valid_a=real_a, valid_b=real_b, metric="dot")
     rows = np.flatnonzero(forth.index >= 0)
     if len(rows):
         start, end = (

@@ -99,7 +99,7 @@ def _distance(
     if not valid_x.any() or not valid_y.any():
         return None
     if by == "mutual":
-        cosines = mutual_nearest(x, y, valid_a=valid_x, valid_b=valid_y)[2]
+        cosines = mutual_nearest(x, y, valid_a=valid_x, valid_b=valid_y, metric="dot")[2]
     else:
-        cosines = nearest_both_ways(x, y, valid_a=valid_x, valid_b=valid_y)[0].score[valid_x]
+        cosines = nearest_both_ways(x, y, valid_a=valid_x, valid_b=valid_y, metric="dot")[0].score[valid_x]
     return float(1 - np.clip(cosines, -1, 1).mean(dtype=np.float64))

@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 
 from encoders.errors import InputError
 from encoders.frame import Frame
+from encoders.identity import require_known_encoder
 from encoders.writing import write_atomically
 from matching.pca_source import (
     PCA_CENTERS,
@@ -35,6 +36,10 @@ SCHEMA = 2
 READABLE = (1, 2)
 
 _Facts = dict[str, Any]
+
+#: Facts of the encoder that must be those of the basis, and those that need not.
+_EXACT = ("digest", "layer", "stride", "dtype")
+_ALLOWED = ("size", "resize", "fast_decode")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +62,7 @@ class PatchPCA:
         never ends, what becomes 0.01 and 0.99.
     foreground_rule: None, or what tells foreground; then components and mean were fitted on the foreground alone.
     images, patches: how many were fitted (patches: foreground only, where there is a rule).
-    encoder: what made the maps (`name`, `digest`, `dtype`, `layer`, `size`, `resize`), or None.
+    encoder: what made the maps (`name`, `digest`, `identity`, `dtype`, `layer`, `size`, `resize`, …; see `check_encoder`), or None.
     style: one of `PCA_STYLES`.
 
     Source: DINOv2 (Oquab et al. 2024) for the two steps with a foreground, CAPI (Darcet et al. 2025) for the sign; docs/feature-maps.md.
@@ -217,23 +222,36 @@ class PatchPCA:
         real = np.ones(centred.shape[:2], bool) if frame is None else frame.real
         return real if self.foreground_rule is None else real & is_foreground(centred, self.foreground_rule)
 
-    def check_encoder(self, encoder: _Facts, name: str = "the basis") -> None:
-        """Refuse maps of another encoder than the basis was fitted on; another size, dtype or resize rule is allowed.
+    def check_encoder(self, encoder: _Facts, name: str = "the basis") -> dict[str, tuple[Any, Any]]:
+        """Refuse maps whose features were not made as those that the basis was fitted on.
 
-        The digests of the weights decide; the names, where one of them has no digest.
+        Where both have an `identity`, a digest of all that the features depend on, it must be the same. Where one has none, as in files of
+        earlier versions, name and digest of the weights, layer, stride and dtype must be the same, and name and digest those of a checkpoint
+        of the catalogue: nothing else tells how the network was built and its images were prepared.
+        Another size, resize rule or way of decoding is allowed.
+
+        Returns:
+            Of those the ones that differ, with the value of the basis and that of the maps.
 
         Raises:
-            InputError: another encoder, other weights or another layer.
+            InputError: another encoder, other weights or options, or nothing that tells.
         """
         if self.encoder is None:
-            return
-        by = "digest" if self.encoder.get("digest") and encoder.get("digest") else "name"
-        for key in (by, "layer"):
-            if self.encoder.get(key) != encoder.get(key):
-                was, got = ({k: facts.get(k) for k in ("name", key)} for facts in (self.encoder, encoder))
-                raise InputError(
-                    f"{name} belongs to another encoder: expected {_words(was)} as it was fitted on, got {_words(got)}"
-                )
+            return {}
+        was = self.encoder
+        known = was.get("identity") and encoder.get("identity")
+        same = was["identity"] == encoder["identity"] if known else None
+        if not same:
+            for key in (*(() if known else ("name",)), *_EXACT, *(("identity",) if known else ())):
+                if was.get(key) != encoder.get(key):
+                    first, second = ({k: facts.get(k) for k in ("name", key)} for facts in (was, encoder))
+                    raise InputError(
+                        f"{name} belongs to another encoder: expected {_words(first)} as it was fitted on, got {_words(second)}"
+                    )
+        if same is None:
+            known_by = {key: was.get(key) for key in ("name", "digest")}
+            require_known_encoder(known_by, name, "fit it again with --save-basis")
+        return {key: (was.get(key), encoder.get(key)) for key in _ALLOWED if was.get(key) != encoder.get(key)}
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the basis as an .npz of plain arrays; the same basis gives the same bytes. Returns the path."""

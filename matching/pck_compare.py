@@ -25,7 +25,8 @@ class PCKComparison:
 
     pairs: how many. alphas: (A,). first, second: the averages `image` and `point` of each, (A,). difference: second − first of each average,
     with the interval of the paired difference. differs: the fields in which the conventions differ, with both values; then it
-    is not the features alone that are compared.
+    is not the features alone that are compared. same_images: whether the files of the images had the same content; None where a result does
+    not say.
     """
 
     pairs: int
@@ -34,6 +35,7 @@ class PCKComparison:
     second: Mapping[str, Float[np.ndarray, "A"]]
     difference: Mapping[str, Estimate]
     differs: Mapping[str, tuple[Any, Any]]
+    same_images: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """By alpha and average: `first`, `second`, `difference` (second − first) and `ci95`, the half-width of its interval."""
@@ -52,6 +54,7 @@ class PCKComparison:
             "pairs": self.pairs,
             "pck": by_alpha,
             "differs": {name: list(pair) for name, pair in self.differs.items()},
+            "same_images": self.same_images,
         }
 
 
@@ -77,7 +80,11 @@ def compare_pck(a: Mapping[str, Any], b: Mapping[str, Any]) -> PCKComparison:
             "use the same --limit and --seed"
         )
     _require_same(
-        a, b, "digest", "the pairs have the same names and other points, boxes or categories: expected one annotation"
+        a,
+        b,
+        "digest",
+        "the pairs have the same names and other points, boxes, categories or left and right: expected one annotation, read by one "
+        "version of fewmatch",
     )
     alphas = [key for key in right_a if key in right_b]
     if not alphas:
@@ -101,6 +108,7 @@ def compare_pck(a: Mapping[str, Any], b: Mapping[str, Any]) -> PCKComparison:
         second={"image": shares_b.mean(axis=0), "point": points_b},
         difference={"image": mean_of_pairs(shares_b - shares_a), "point": Estimate(points_b - points_a, ci95)},
         differs=_differing(a.get("convention") or {}, b.get("convention") or {}),
+        same_images=_same_images(a, b),
     )
 
 
@@ -140,6 +148,11 @@ def _linearised(
 def _differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     names = [name for name in (*a, *(name for name in b if name not in a)) if name not in _APART]
     return {name: (a.get(name), b.get(name)) for name in names if a.get(name) != b.get(name)}
+
+
+def _same_images(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool | None:
+    first, second = ((result.get("benchmark") or {}).get("images") for result in (a, b))
+    return None if first is None or second is None else first == second
 
 
 def _listed(names: list[str]) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from encoders.errors import InputError
 from encoders.frame import Frame
+from matching.benchmarks.twins import ABSENT
 from matching.coarse import pooled, transfer_coarse_to_fine
 from matching.matches import unit_descriptors
 from matching.mirror import MirrorChoice, choose_mirror
@@ -90,12 +91,13 @@ def locate(
     Exact places (bilinear to centre, no padding, nothing outside the window) can be looked for in two steps, `fine_size` or `coarse_to_fine`
     (see `finer_points`), and filtered by score, ratio and cycle.
 
-    With a `flip`, A is looked up in its mirror image where that is nearer to B, and a point that has a twin at the twin's place there:
-    the mirror image of a left paw looks like a right one.
+    With a `flip`, A is looked up in its mirror image where that is nearer to B, each point at the place of its twin there: the mirror image
+    of a right paw looks like a left one. A point whose twin is not among the points is looked up in A as it is (as GeoAware-SC does).
 
     Args:
         points: pixels of A. a, b: the images. A's `valid` patches count in the choice of the mirror image, B's in everything.
-        twins: of each point the index of its mirror image, itself where there is none; None takes every point for its own.
+        twins: for each point the index of its mirror image, its own index where it is its own mirror image, −1 where its mirror image is not
+            among the points; None takes every point for its own mirror image.
 
     Raises:
         InputError: maps, frames, masks, points or twins that do not fit, features that are not finite, a mirror image or a fine map too many
@@ -116,13 +118,36 @@ def locate(
     if rule is not None and a.mirrored is not None:
         choice = choose_mirror(a.map, a.frame, *a.mirrored, b.map, b.frame, valid_a=a.valid, valid_b=b.valid, by=rule)
         if choice.mirrored:
-            a = _turned(a)
-            if twins is not None:
-                if sorted(set(twins) | set(range(len(xy)))) != list(range(len(xy))) or len(twins) != len(xy):
-                    raise InputError(
-                        f"expected a twin from 0 to {len(xy) - 1} for each of {len(xy)} points, got {twins}"
-                    )
-                xy = xy[np.asarray(twins, np.int64)]
+            return _located_mirrored(xy, a, b, convention, choice, twins)
+    return _located(xy, a, b, convention, choice)
+
+
+def _located_mirrored(
+    xy: Float[np.ndarray, "K 2"],
+    a: EncodedImage,
+    b: EncodedImage,
+    convention: Convention,
+    choice: MirrorChoice,
+    twins: Sequence[int] | None,
+) -> Located:
+    """Points with a twin by the mirror image of A, the others by A as it is."""
+    twin = np.arange(len(xy)) if twins is None else np.asarray(twins, np.int64)
+    if twin.shape != (len(xy),) or not ((twin >= ABSENT) & (twin < len(xy))).all():
+        raise InputError(
+            f"expected a twin from 0 to {len(xy) - 1}, or {ABSENT}, for each of {len(xy)} points, got {twins}"
+        )
+    seen = twin != ABSENT
+    places, moved, kept = np.zeros((len(xy), 2)), np.zeros(len(xy), bool), np.zeros(len(xy), bool)
+    for some, image, at in ((seen, _turned(a), xy[twin[seen]]), (~seen, a, xy[~seen])):
+        part = _located(at, image, b, convention, choice)
+        places[some], moved[some], kept[some] = part.xy_b, part.moved, part.kept
+    return Located(places, moved, kept, choice)
+
+
+def _located(
+    xy: Float[np.ndarray, "K 2"], a: EncodedImage, b: EncodedImage, convention: Convention, choice: MirrorChoice | None
+) -> Located:
+    """Every point at its own place in A."""
     held = held_inside(xy, a.frame)
     moved = np.abs(held - xy).max(axis=1, initial=0) > 1e-6  # farther than rounding takes them
     if len(xy) == 0:

@@ -54,8 +54,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "outside": "zero",
         "flip": "nearest",
         "note": "As sd-dino, but 7.0 px of 14, per image, the soft-argmax in a window of 11×11 with 0 outside, which leaks where similarities "
-        "are low, and mirror images. Not here: features of Stable Diffusion fused in, masks of the object for the choice of the mirror "
-        "image (give your own), black padding (here the mean colour, and without a part in that choice).",
+        "are low, and mirror images in which left and right points change places. Not here: features of Stable Diffusion fused in, masks of "
+        "the object for the choice of the mirror image (give your own), black padding (here the mean colour, and without a part in that "
+        "choice).",
     },
     "dift": {
         "size": 768,

@@ -1,4 +1,4 @@
-"""What is kept of a scored pair, and a file of such records from which a run that was interrupted goes on."""
+"""What is kept of a scored pair, with digests of what it was made from, and a file of such records from which a later run goes on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,15 @@ from jaxtyping import Bool, Float
 
 from encoders.claim import locked
 from encoders.errors import FewmatchError, InputError, OutputExistsError
-from encoders.store import canonical
-from matching.benchmarks.pair import Benchmark
+from encoders.identity import canonical
+from matching.benchmarks.pair import Benchmark, BenchmarkPair
 from matching.pck_convention import Convention
 
 #: Of the file; another number is another layout.
-SCHEMA = 2
+SCHEMA = 3
+
+#: By input of a record which kind it is of, as messages and results name it.
+_KINDS = {"image_a": "images", "image_b": "images", "annotation": "annotations", "mask_a": "masks", "mask_b": "masks"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +38,7 @@ class PairRecord:
     twins: (K,) whether the point's mirror image is among the pair's points; None where the benchmark does not say.
     moved: how many points were given outside their image and looked up at its border. mirrored: in how many of the directions the source was
         taken as its mirror image.
+    inputs: digests of what it was made from, by `pair_inputs`; empty where nobody took them.
     """
 
     name: str
@@ -47,6 +51,7 @@ class PairRecord:
     facts: Mapping[str, int | float | str] = field(default_factory=dict)
     moved: int = 0
     mirrored: int = 0
+    inputs: Mapping[str, str | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         lengths = {
@@ -80,6 +85,7 @@ class PairRecord:
             "facts": dict(self.facts),
             "moved": self.moved,
             "mirrored": self.mirrored,
+            "inputs": dict(self.inputs),
         }
 
     @classmethod
@@ -96,6 +102,7 @@ class PairRecord:
             facts=data["facts"],
             moved=data["moved"],
             mirrored=data["mirrored"],
+            inputs=dict(data["inputs"]),
         )
         if len(record) != data["n"]:
             raise ValueError(f"{data['n']} points, yet {len(record)} errors")
@@ -119,36 +126,69 @@ def _filled(thresholds: float | list[float], count: int) -> Float[np.ndarray, "K
 
 def benchmark_digest(benchmark: Benchmark) -> str:
     """A short name for the pairs of a benchmark and what is annotated in them, wherever the images lie."""
-    pairs = [
-        [
-            pair.name,
-            pair.category,
-            *(
-                hashlib.blake2b(np.ascontiguousarray(points, "<f8").tobytes(), digest_size=10).hexdigest()
-                for points in (pair.points_a, pair.points_b)
-            ),
-            [None if box is None else [float(edge) for edge in box] for box in (pair.box_a, pair.box_b)],
-            None if pair.twins is None else list(map(int, pair.twins)),
-            [pair.path_a.name, pair.path_b.name],
-            {name: str(value) for name, value in pair.facts.items()},
-        ]
-        for pair in benchmark.pairs
+    pairs = [_annotated(pair) for pair in benchmark.pairs]
+    return _digest([benchmark.kind, benchmark.split, pairs])
+
+
+def _annotated(pair: BenchmarkPair) -> list[Any]:
+    return [
+        pair.name,
+        pair.category,
+        *(
+            hashlib.blake2b(np.ascontiguousarray(points, "<f8").tobytes(), digest_size=10).hexdigest()
+            for points in (pair.points_a, pair.points_b)
+        ),
+        [None if box is None else [float(edge) for edge in box] for box in (pair.box_a, pair.box_b)],
+        None if pair.twins is None else list(map(int, pair.twins)),
+        [pair.path_a.name, pair.path_b.name],
+        {name: str(value) for name, value in pair.facts.items()},
     ]
-    return hashlib.blake2b(canonical([benchmark.kind, benchmark.split, pairs]), digest_size=10).hexdigest()
 
 
-def run_key(convention: Convention, encoder: Mapping[str, Any], benchmark: Benchmark, masks: Sequence[Any] = ()) -> str:
-    """A short name for everything that decides the records of a run.
+def _digest(content: Any) -> str:
+    return hashlib.blake2b(canonical(content), digest_size=10).hexdigest()
 
-    Alphas, `<=` or `<` and the headline's average do not: the same records are counted anew.
+
+def pair_inputs(
+    pair: BenchmarkPair,
+    image_a: str,
+    image_b: str,
+    mask_a: Bool[np.ndarray, "_ha _wa"] | None = None,
+    mask_b: Bool[np.ndarray, "_hb _wb"] | None = None,
+) -> dict[str, str | None]:
+    """Digests of what a pair's record is made from, besides what `run_key` covers.
+
+    Args:
+        image_a, image_b: digests of the content of the images' files.
+        mask_a, mask_b: the patches or pixels that take part in each image; None for all.
+    """
+    sizes = [None if size is None else list(size) for size in (pair.size_a, pair.size_b)]
+    return {
+        "image_a": image_a,
+        "image_b": image_b,
+        "annotation": _digest([_annotated(pair), sizes]),
+        "mask_a": _mask_digest(mask_a),
+        "mask_b": _mask_digest(mask_b),
+    }
+
+
+def images_digest(records: Sequence[PairRecord]) -> str | None:
+    """A short name for the images of scored pairs, in whatever order; None where a record does not say."""
+    rows = [[record.name, record.inputs.get("image_a"), record.inputs.get("image_b")] for record in records]
+    return None if any(None in row for row in rows) else _digest(sorted(rows))
+
+
+def run_key(convention: Convention, encoder: Mapping[str, Any], benchmark: Benchmark) -> str:
+    """A short name for what all records of a run have in common; `pair_inputs` covers what differs from pair to pair.
+
+    Alphas, `<=` or `<` and the headline's average are in neither: the same records are counted anew.
 
     Args:
         encoder: facts of the encoder as its features' key has them (`FeatureStore` meta, or `encoders.plan.EncodingPlan.key`).
-        benchmark: before any limit, so that a run over more of its pairs goes on from one over fewer.
-        masks: patches that take part in each image of the run, None for all; there are none where all images take part whole.
+        benchmark: before any limit, so that a run over more of its pairs goes on from one over fewer. Its kind, split and choices count.
     """
-    key = [SCHEMA, convention.finding(), dict(encoder), benchmark_digest(benchmark), *map(_mask_digest, masks)]
-    return hashlib.blake2b(canonical(key), digest_size=10).hexdigest()
+    which = [benchmark.kind, benchmark.split, dict(benchmark.choices)]
+    return _digest([SCHEMA, convention.finding(), dict(encoder), which])
 
 
 def _mask_digest(mask: Bool[np.ndarray, "h w"] | None) -> str | None:
@@ -158,7 +198,10 @@ def _mask_digest(mask: Bool[np.ndarray, "h w"] | None) -> str | None:
 
 
 class PairRecords:
-    """The records of a file by the names of their pairs; `add` puts one more into both. See `open_pair_records`."""
+    """The records of a file by the names of their pairs; `add` puts one more into both. See `open_pair_records`.
+
+    A pair that was scored again has several lines in the file, of which the last counts.
+    """
 
     def __init__(self, file: int, path: Path, records: dict[str, PairRecord]) -> None:
         self._file, self._path, self._records = file, path, records
@@ -172,13 +215,23 @@ class PairRecords:
     def __getitem__(self, name: str) -> PairRecord:
         return self._records[name]
 
-    def add(self, record: PairRecord) -> None:
-        """Write the line of a pair, in one piece; a pair that is there already is refused.
+    def changed(self, name: str, inputs: Mapping[str, str | None]) -> tuple[str, ...]:
+        """Which of images, annotations and masks differ from those that the pair's record was made from; none where it can be used again.
 
         Raises:
-            InputError: the pair is there. FewmatchError: the file cannot be written.
+            KeyError: the pair is not there.
         """
-        if record.name in self._records:
+        before = self._records[name].inputs
+        differ = [kind for part, kind in _KINDS.items() if part not in before or before[part] != inputs[part]]
+        return tuple(dict.fromkeys(differ))
+
+    def add(self, record: PairRecord) -> None:
+        """Write the line of a pair, in one piece. It takes the place of one that was made from other inputs.
+
+        Raises:
+            InputError: the pair is there, made from the same. FewmatchError: the file cannot be written.
+        """
+        if record.name in self._records and self._records[record.name].inputs == record.inputs:
             raise InputError(f"{self._path}: the pair {record.name} is there already")
         _write(self._file, self._path, record.to_json())
         self._records[record.name] = record
@@ -231,9 +284,13 @@ def _read(path: Path, run: str) -> tuple[dict[str, PairRecord], int]:
         ours = False
     if not ours:
         raise OutputExistsError(f"{path} is no file of PCK records: choose another file")
-    if head.get("schema") != SCHEMA or head.get("run") != run:
+    if head.get("schema") != SCHEMA:
         raise OutputExistsError(
-            f"{path} holds the records of another run (other convention, encoder or benchmark): choose another file, or remove it"
+            f"{path} holds records of schema {head.get('schema')}, this fewmatch writes schema {SCHEMA}: choose another file, or remove it"
+        )
+    if head.get("run") != run:
+        raise OutputExistsError(
+            f"{path} holds the records of another run (other convention, encoder, benchmark or split): choose another file, or remove it"
         )
     records: dict[str, PairRecord] = {}
     for number, line in enumerate(lines[1:], start=2):
@@ -243,7 +300,7 @@ def _read(path: Path, run: str) -> tuple[dict[str, PairRecord], int]:
             raise InputError(
                 f"{path}, line {number}: no record of a pair; remove the line to score its pair again"
             ) from error
-        records.setdefault(record.name, record)
+        records[record.name] = record
     return records, whole
 
 

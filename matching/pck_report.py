@@ -15,7 +15,7 @@ from encoders.errors import InputError
 from matching.benchmarks.pair import Benchmark
 from matching.pck_averages import Estimate, all_averages, averages_json, mean_of_pairs, share_of_points
 from matching.pck_convention import Average, Convention, key_of
-from matching.pck_records import PairRecord, benchmark_digest
+from matching.pck_records import PairRecord, benchmark_digest, images_digest
 
 #: A fact is split by where it has at most so many values.
 MOST_VALUES = 12
@@ -25,7 +25,7 @@ MOST_VALUES = 12
 class PCKReport:
     """The right points of P pairs at A alphas, all of which have points.
 
-    convention: what was counted. benchmark: kind, split, digest and choices, or None.
+    convention: what was counted. benchmark: kind, split, choices and digests of annotations and images, or None.
     names, categories, facts: of the pairs. n: (P,) their points. right: (P, A) how many of them are right at each alpha.
     own_right: (P, A) those of them that are nearest to their own place among the pair's points (PCK†).
     twin_n, twin_right: (P,) and (P, A) the same of points whose mirror image is among the pair's (the geometry-aware subset); None where
@@ -175,7 +175,8 @@ def pck(records: Sequence[PairRecord], convention: Convention, *, benchmark: Ben
 
     Args:
         records: of `score_pair` under this convention. They may have been found under one with other alphas, `<=` or `<`, or average.
-        benchmark: of these pairs, after any limit; its kind, split, digest, choices and dropped pairs go into the report.
+        benchmark: of these pairs, after any limit; its kind, split, digest, choices and dropped pairs go into the report, and a digest of
+            the images where the records have it.
 
     Raises:
         InputError: no pair with a point, or two records of one pair.
@@ -207,6 +208,7 @@ def pck(records: Sequence[PairRecord], convention: Convention, *, benchmark: Ben
             "kind": benchmark.kind,
             "split": benchmark.split,
             "digest": benchmark_digest(benchmark),
+            "images": images_digest(kept),
             "choices": dict(benchmark.choices),
         },
         names=tuple(record.name for record in kept),

@@ -12,6 +12,7 @@ from scipy.spatial import cKDTree
 
 from encoders.errors import InputError
 from matching.benchmarks.pair import BenchmarkPair
+from matching.benchmarks.twins import ABSENT
 from matching.pck_convention import Convention
 from matching.pck_places import EncodedImage, Located, locate
 from matching.pck_records import PairRecord
@@ -63,6 +64,21 @@ def pair_threshold(
     return threshold
 
 
+def require_twins(pair: BenchmarkPair, convention: Convention) -> None:
+    """Refuse a convention with a flip for a pair of which nobody knows what is left and right.
+
+    In a mirror image a left paw looks like a right one: without the exchange the points of a mirrored source would be wrong.
+
+    Raises:
+        InputError: that is so.
+    """
+    if convention.flip_rule is not None and pair.twins is None:
+        raise InputError(
+            f"{pair.name}: which of its points are left and right of each other is not known, so a mirrored source cannot be "
+            "scored: use --flip none"
+        )
+
+
 def score_pair(
     pair: BenchmarkPair,
     a: EncodedImage,
@@ -75,8 +91,9 @@ def score_pair(
         a, b: the pair's images, encoded as the convention has it.
 
     Raises:
-        InputError: an image of another size than annotated, and what `pair_threshold` and `locate` raise; the pair is named.
+        InputError: an image of another size than annotated, and what `require_twins`, `pair_threshold` and `locate` raise; the pair is named.
     """
+    require_twins(pair, convention)
     for path, frame, size in ((pair.path_a, a.frame, pair.size_a), (pair.path_b, b.frame, pair.size_b)):
         if size is not None and (frame.width, frame.height) != tuple(size):
             raise InputError(
@@ -101,7 +118,8 @@ def score_pair(
         found.append(located)
     twins = None
     if pair.twins is not None:
-        twins = np.tile(np.asarray(pair.twins, np.int64) != np.arange(len(pair.twins)), len(ways))
+        twin = np.asarray(pair.twins, np.int64)
+        twins = np.tile((twin != np.arange(len(twin))) & (twin != ABSENT), len(ways))
     return PairRecord(
         name=pair.name,
         category=pair.category,

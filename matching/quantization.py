@@ -18,6 +18,8 @@ from encoders.errors import InputError
 
 #: Directions that hold less than this share of all squared lengths are rounding.
 _ROUNDING = 1e-12
+#: Lengths of unit vectors in half precision are off by less than this.
+_OFF_UNIT = 1e-2
 #: So many products are held at a time (in float32: 16 MB).
 _BLOCK = 2**22
 
@@ -55,7 +57,7 @@ def quantize(descriptors: Sequence[Float[np.ndarray, "_n D"]], dimensions: int =
         dimensions: the most there may be; fewer, if fewer hold everything.
 
     Raises:
-        InputError: no images, descriptors of different dimensions, or fewer than one dimension asked for.
+        InputError: no images, descriptors of different dimensions or neither of unit length nor zero, or fewer than one dimension asked for.
     """
     sizes = sorted({x.shape[1] for x in descriptors})
     if len(sizes) != 1 or not sizes[0]:
@@ -64,6 +66,7 @@ def quantize(descriptors: Sequence[Float[np.ndarray, "_n D"]], dimensions: int =
         raise InputError(f"expected 1 dimension or more, got {dimensions}")
     scatter = np.zeros((sizes[0],) * 2)
     for x in descriptors:
+        _require_unit(x)
         scatter += (wide := x.astype(np.float64)).T @ wide
     values, vectors = np.linalg.eigh(scatter)
     kept = max(1, min(dimensions, int((values > _ROUNDING * max(np.trace(scatter), 1e-300)).sum())))
@@ -87,7 +90,12 @@ def cosine_error(
 
     Args:
         descriptors: what was quantised. valid: the patches of each image that count.
+
+    Raises:
+        InputError: a descriptor that is neither of unit length nor zero.
     """
+    for x in descriptors:
+        _require_unit(x)
     rows = [np.flatnonzero(mask) for mask in valid]
     largest, total, pairs = 0.0, 0.0, 0
     for b in range(len(rows)):
@@ -104,3 +112,11 @@ def cosine_error(
                     largest, total = max(largest, float(off.max())), total + float(off.sum(dtype=np.float64))
                 pairs += off.size
     return CosineError(largest, total / pairs if pairs else 0.0, pairs)
+
+
+def _require_unit(x: Float[np.ndarray, "_n D"]) -> None:
+    """Refuse vectors whose products are no cosines."""
+    length = np.linalg.norm(x, axis=1)
+    wrong = np.flatnonzero(~(np.abs(length - 1) <= _OFF_UNIT) & (length != 0))
+    if len(wrong):
+        raise InputError(f"expected descriptors of length 1, or 0, got one of length {length[wrong[0]]:g}")

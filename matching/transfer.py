@@ -138,14 +138,14 @@ def transfer_points(
         )
     place = grid_places(xy, frame_a)
     queries = mixed_descriptors(place, xy, a, real_a.reshape(frame_a.grid))
-    forth = nearest_both_ways(queries, b, valid_b=real_b)[0]
+    forth = nearest_both_ways(queries, b, valid_b=real_b, metric="dot")[0]
     nearest, score = forth.index, forth.score
     if near is not None:
         nearest, score = nearest_within(queries, b, _windows(near, reach, frame_b, real_b), nearest, score)
     patch_b = np.stack(np.divmod(nearest, frame_b.grid[1]), axis=1)
     there, which = np.unique(nearest, return_inverse=True)
-    back = nearest_both_ways(b[torch.from_numpy(there).to(b.device)], a, valid_b=real_a)[0].index[which.reshape(-1)]
-    patch_home = np.stack(np.divmod(back, frame_a.grid[1]), axis=1)
+    back = nearest_both_ways(b[torch.from_numpy(there).to(b.device)], a, valid_b=real_a, metric="dot")[0]
+    patch_home = np.stack(np.divmod(back.index[which.reshape(-1)], frame_a.grid[1]), axis=1)
     home = np.stack(frame_a.to_pixels(*patch_home.T), axis=1)
     patch_a = np.rint(place).astype(np.int64)
     found: Float[np.ndarray, "K 2"] = patch_b.astype(np.float64)

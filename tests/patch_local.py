@@ -18,7 +18,7 @@ class PatchLocalEncoder:
     """A fixed random projection of the pixels of each patch; the vector of an image is the mean of its map.
 
     Sums are taken in float64 and rounded to multiples of 1/4096, so that an image's features are the same bytes in whatever batch
-    it comes. It has none of the contract's optional attributes unless they are given. `images_seen` counts forward passes.
+    it comes. Of the optional attributes of the contract it has only the digest, unless others are given. `images_seen` counts forward passes.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class PatchLocalEncoder:
         self.images_seen = 0
         self.delay = delay
         self._projection = np.random.default_rng(seed).normal(size=(3 * patch_size**2, embed_dim))
+        self.digest = f"random projection {embed_dim} {patch_size} {seed}"
         for name, value in optional.items():
             setattr(self, name, value)
 

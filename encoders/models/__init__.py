@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -50,6 +52,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def describe(self) -> str:
         """The sizes in a line, for messages."""
+
+    def facts(self) -> dict[str, Any]:
+        """Every option that the network was built with, by name: what decides its numbers apart from the weights."""
+        architecture: Any = self.architecture
+        return dataclasses.asdict(architecture)
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of the feature map of an image of this size in pixels.

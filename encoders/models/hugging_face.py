@@ -17,6 +17,8 @@ from encoders.models import Backbone, layer_indices
 _CLS = ("cls_token", "class_token", "class_embedding")
 _OTHER_TOKENS = ("register_tokens", "distillation_token")
 
+_NOT_ARCHITECTURE = ("id2label", "label2id", "transformers_version", "architectures", "dtype", "torch_dtype")
+
 #: Pixels from one vector of a convolutional network's map to the next, nearly always.
 _USUAL_STEP = 32
 
@@ -90,6 +92,15 @@ class HuggingFaceBackbone(Backbone):
     def require_facet(self, facet: str) -> None:
         if facet != "token":
             raise InputError(f"{self.name} has no facet {facet}: expected token (others are given by our own families)")
+
+    def facts(self) -> dict[str, Any]:
+        """The configuration of the network, without what changes no number: labels of classes, and who wrote the file with what."""
+        config: Any = self.network.config
+        return {"class": type(self.network).__name__} | {
+            name: value
+            for name, value in config.to_dict().items()
+            if name not in _NOT_ARCHITECTURE and not name.startswith("_")
+        }
 
     def describe(self) -> str:
         layers = f", depth {self.depth}" if self._final_norm else ""

@@ -165,7 +165,7 @@ def _nearest_tables(units: list[Tensor], usable: list[np.ndarray]) -> list[list[
     tables: list[list[dict[str, str] | None]] = [[None] * len(units) for _ in units]
     for a in range(len(units)):
         for b in range(a + 1, len(units)):
-            to, back = nearest_both_ways(units[a], units[b], valid_a=usable[a], valid_b=usable[b])
+            to, back = nearest_both_ways(units[a], units[b], valid_a=usable[a], valid_b=usable[b], metric="dot")
             tables[a][b], tables[b][a] = _table(to, usable[b]), _table(back, usable[a])
     return tables
 

@@ -20,8 +20,9 @@ class BenchmarkPair:
     name: of the pair, unlike that of any other. category: what it is counted under.
     path_a, path_b: the source, in which points are given, and the target, in which they are looked for.
     points_a, points_b: (K, 2) pixels of the originals, x then y, pixel centres at integers; the same order in both, K of 1 or more.
-    points: names of the K points, or None. twins: of each point the index of its mirror image (left paw for right paw) among the K, itself
-        where it has none, or None where the benchmark does not say.
+    points: names of the K points, or None.
+    twins: for each point the index of its mirror image (right paw for left paw) among the K points: its own index where it is its own mirror
+        image (a nose), −1 where its mirror image is not among them. None where the benchmark does not say what is left and right.
     box_a, box_b: of the object, or None: the annotation's corners, moved with the points where it counts from 1, so that extents are its own.
     size_a, size_b: width and height as the annotation says, or None.
     facts: what else the annotation says of the pair and results may be split by (viewpoint_variation, …).

@@ -6,8 +6,9 @@
 
 Copies on Windows write "_" for the colon. Points and boxes are whole numbers; points are read as indices of pixels counted from 0. What a
 pair's JSON says is taken, not what its name says. The threshold of PCK is the longer side of the target's box, right − left or
-bottom − top as they stand.
-Source: SPair-71k (Min et al. 2019), its annotations; hpf, data/spair.py.
+bottom − top as they stand. Points have numbers, which mean the same in all images of a category; which of them are left and right of each
+other is not part of SPair-71k and comes from GeoAware-SC.
+Source: SPair-71k (Min et al. 2019), its annotations; hpf, data/spair.py; GeoAware-SC (Zhang et al. 2024), utils/utils_geoware.py.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from matching.benchmarks.records import (
     text_of,
     words,
 )
+from matching.benchmarks.twins import twins_by_number
 
 #: The index of the first pixel, and where in a pixel its integer coordinate lies: 0 is its centre, 0.5 its left and top edge.
 ORIGIN, CENTRE = 0, 0.0
@@ -40,6 +42,28 @@ LAYOUTS = ("large", "small")
 EXPECTED = {"trn": 53_340, "val": 5_384, "test": 12_234}
 #: What results are split by. truncation and occlusion: 0 none, 1 source, 2 target, 3 both.
 FACTS = ("viewpoint_variation", "scale_variation", "truncation", "occlusion")
+
+#: For each category how many numbers its points have, and which of these are left and right of each other.
+_SIDES = {
+    "aeroplane": (25, "4-5 6-7 8-9 10-11 12-13 14-15 16-17 18-19 20-21"),
+    "bicycle": (14, "2-3 6-7 9-10"),
+    "bird": (17, "1-2 4-5 7-8 10-11 12-13 14-15"),
+    "boat": (14, "1-2 3-4 5-6 7-8 9-10 11-12"),
+    "bottle": (10, "0-1 2-3 4-5 6-7 8-9"),
+    "bus": (30, "0-1 2-3 5-6 10-20 11-21 12-22 13-23 14-24 15-25 16-17 18-19 26-27 28-29"),
+    "car": (30, "0-1 2-3 6-7 10-20 11-21 12-22 13-23 14-24 15-25 16-17 18-19 26-27 28-29"),
+    "cat": (15, "0-1 2-3 4-5 6-7 9-10 11-12"),
+    "chair": (14, "0-1 2-3 4-5 6-7 8-9 10-11 12-13"),
+    "cow": (21, "0-1 2-3 4-5 6-7 9-10 11-12 15-16 17-18 19-20"),
+    "dog": (16, "0-1 2-3 4-5 9-10 11-12"),
+    "horse": (20, "0-1 2-3 4-5 6-7 10-11 12-13 16-17 18-19"),
+    "motorbike": (13, "0-1 2-3"),
+    "person": (20, "0-1 2-3 8-9 10-11 12-13 14-15 16-17 18-19"),
+    "pottedplant": (9, "0-2 4-5 6-8"),
+    "sheep": (21, "0-1 2-3 4-5 6-7 9-10 11-12 15-16 17-18 19-20"),
+    "train": (18, "0-1 2-3 4-5 6-7 8-9 10-11 12-13 14-15 16-17"),
+    "tvmonitor": (16, "0-2 3-7 4-6 8-10 11-15 12-14"),
+}
 
 _WHAT = "the annotation of a pair of SPair-71k"
 
@@ -111,6 +135,7 @@ def _pair(folder: Path, path: Path) -> BenchmarkPair:
         corners(numbers(entry(record, key, path), key, path, 4), key, path) for key in ("src_bndbox", "trg_bndbox")
     )
     stem, colon, _ = path.stem.partition(":")
+    names = _names(record, len(points_a), path)
     return BenchmarkPair(
         name=f"{stem if colon else path.stem.removesuffix(f'_{category}')}:{category}",
         category=category,
@@ -118,7 +143,8 @@ def _pair(folder: Path, path: Path) -> BenchmarkPair:
         path_b=folder / "JPEGImages" / category / words(record, "trg_imname", path),
         points_a=points_a - ORIGIN - CENTRE,
         points_b=points_b - ORIGIN - CENTRE,
-        points=_names(record, len(points_a), path),
+        points=names,
+        twins=None if names is None else _twins(names, category),
         box_a=box_a,
         box_b=box_b,
         size_a=size_of(record, "src_imsize", path),
@@ -128,7 +154,7 @@ def _pair(folder: Path, path: Path) -> BenchmarkPair:
 
 
 def _names(record: dict[str, Any], count: int, path: Path) -> tuple[str, ...] | None:
-    """The numbers that a category gives its points, as text; they are no words, so that nothing is known of left and right."""
+    """The numbers that a category gives its points, as text."""
     if "kps_ids" not in record:
         return None
     names = record["kps_ids"]
@@ -136,6 +162,15 @@ def _names(record: dict[str, Any], count: int, path: Path) -> tuple[str, ...] | 
         got = f"{len(names)} of them" if isinstance(names, list) else repr(names)[:60]
         raise InputError(f"{path}: expected {count} names in kps_ids, one for each point, got {got}")
     return tuple(str(name) for name in names)
+
+
+def _twins(names: tuple[str, ...], category: str) -> tuple[int, ...] | None:
+    """None for a category or a number that SPair-71k does not have: nothing is known of its left and right."""
+    count, sides = _SIDES.get(category, (0, ""))
+    if not all(name.isascii() and name.isdigit() and int(name) < count for name in names):
+        return None
+    pairs = [pair.split("-") for pair in sides.split()]
+    return twins_by_number([int(name) for name in names], [(int(one), int(other)) for one, other in pairs])
 
 
 def _fact(value: Any, name: str, path: Path) -> int:

@@ -293,7 +293,7 @@ def test_a_model_says_what_was_decided_and_by_which_encoder(classify: Command, t
     assert key is not None
     save_labeller(labeller, model, key | {"encoder": key["encoder"] | {"digest": "0" * 64}})
     code, _, err = classify.run("--model", model, "--query", classify.made["new"], "--device", "cpu")
-    assert code == 2 and "encoded differently (encoder digest was 000" in err
+    assert code == 2 and "made with another encoder (encoder digest was 000" in err
     for broken in (None, {}, key | {"layer": 3}, key | {"encoder": {"name": "mini"}}, key | {"preprocessing": []}):
         save_labeller(labeller, model, broken)
         assert "does not say which encoder" in classify.refused("--model", model, support=False)

@@ -87,7 +87,7 @@ def test_episodes_on_class_folders(folder: Path, capsys: pytest.CaptureFixture[s
     common = ("episodes", folder, *MINI, "--ways", 3, "--queries", 2, "--episodes", 50)
     got = as_json(fewmatch(capsys, *common, "--shots", "1,5", "--center", "none,separate", "--seed", 3, "--json"))
     assert (got["schema"], got["episodes"], got["seed"], got["skipped"]) == (1, 50, 3, [])
-    assert set(got["encoder"]) == {"name", "digest", "dtype", "size", "layer"}
+    assert set(got["encoder"]) == {"name", "family", "digest", "identity", "dtype", "size", "layer"}
     assert (got["encoder"]["name"], got["encoder"]["size"], got["encoder"]["dtype"]) == ("mini", 64, "float32")
     assert {k: v for k, v in got["dataset"].items() if k != "digest"} == {"name": "set", "images": 21, "classes": 3}
     assert [(r["shots"], r["center"], r["transductive"]) for r in got["results"]] == [

@@ -69,6 +69,7 @@ def test_fast_decode_reaches_every_command(
         for i, option in enumerate(((), ("--fast-decode",)))
     )
     assert "fast_decode" not in exact["encoder"] and fast["encoder"].pop("fast_decode") is True
+    assert fast["encoder"].pop("identity") != exact["encoder"].pop("identity")
     assert fast["encoder"] == exact["encoder"]
     if name in TELLING:
         assert fast[TELLING[name]] != exact[TELLING[name]]

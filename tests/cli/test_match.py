@@ -55,8 +55,9 @@ def test_json_holds_what_the_functions_give(photos: dict[str, Path], capsys: pyt
     got = as_json(command(capsys, "match", photos["whole"], photos["part"], photos["cat"], *MINI, "--json"))
     assert set(got) == {"schema", "version", "encoder", "images", "steps", "pairs", "figure", "written", "skipped"}
     assert (got["schema"], got["figure"], got["skipped"]) == (1, None, [])
-    assert {k: v for k, v in got["encoder"].items() if k != "digest"} == {
+    assert {k: v for k, v in got["encoder"].items() if k not in ("digest", "identity")} == {
         "name": "mini",
+        "family": "dinov2_reg",
         "dtype": "float32",
         "size": 128,
         "layer": "last",

@@ -14,6 +14,7 @@ from PIL import Image
 
 import fewmatch
 from cli.main import run
+from cli.pca import _identity
 
 Result = tuple[int, str, str]
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32")
@@ -69,7 +70,7 @@ def test_json_and_maps_are_what_the_functions_give(
     got = as_json(command(capsys, "pca", photos, *SMALL, *extra, "--json", "--maps", maps))
     assert set(got) == {
         "schema", "version", "encoder", "images", "style", "center", "fitted", "explained_variance_ratio", "components", "foreground",
-        "basis", "figure", "pages", "skipped",
+        "basis", "basis_differs", "figure", "pages", "skipped",
     }  # fmt: skip
     assert got["style"] == "fewmatch" and got["pages"] == []
     names = ["a/cat.png", "b/cat.png", "cup.png"]
@@ -168,10 +169,13 @@ def test_a_basis_is_held_to_what_it_was_fitted_with(
     before = basis.read_bytes()
     assert command(capsys, "pca", photos, *SMALL, "--save-basis", basis, "--foreground")[0] == 5
     assert basis.read_bytes() == before
-    assert (
-        as_json(command(capsys, "pca", photos, *MINI, "--size", 128, "--basis", basis, "--json"))["encoder"]["size"]
-        == 128
-    )
+    other = command(capsys, "pca", photos, *MINI, "--size", 128, "--resize", "pad", "--basis", basis, "--json")
+    assert as_json(other)["basis_differs"] == {"size": [64, 128], "resize": ["keep", "pad"]}
+    assert f"note: {basis} was fitted with size 64, these maps have 128: colours mean the same only as far" in other[2]
+    assert as_json(command(capsys, "pca", photos, *SMALL, "--basis", basis, "--json"))["basis_differs"] == {}
+    for change, words in ((("--layer", "3"), "layer"), (("--stride", 4), "stride"), (("--dtype", "bfloat16"), "dtype")):
+        code, _, err = command(capsys, "pca", photos, *SMALL, *change, "--basis", basis, "--json")
+        assert code == 2 and "belongs to another encoder" in err and words in err
     for option, message in (
         (("--foreground",), "was fitted without --foreground"),
         (("--center", "all"), "was fitted with --center image+position, not all"),
@@ -184,11 +188,47 @@ def test_a_basis_is_held_to_what_it_was_fitted_with(
     arrays = dict(np.load(basis))
     facts = json.loads(str(arrays["encoder"]))
     assert facts["name"] == "mini" and facts["size"] == 64 and set(facts) >= {"digest", "dtype", "layer", "resize"}
-    np.savez(basis, **(arrays | {"encoder": np.str_(json.dumps(facts | {"digest": "other"}))}))
+    assert facts["identity"]
+    old = {name: value for name, value in facts.items() if name != "identity"}  # as earlier versions wrote it
+    np.savez(basis, **(arrays | {"encoder": np.str_(json.dumps(old))}))
+    assert as_json(command(capsys, "pca", photos, *SMALL, "--basis", basis, "--json"))["basis_differs"] == {}
+    np.savez(basis, **(arrays | {"encoder": np.str_(json.dumps(facts | {"identity": "other"}))}))
+    code, out, err = command(capsys, "pca", photos, *SMALL, "--basis", basis, "--json")
+    assert (code, out) == (2, "") and "belongs to another encoder: expected mini, identity other" in err
+    np.savez(basis, **(arrays | {"encoder": np.str_(json.dumps(facts | {"digest": "other", "identity": "other"}))}))
     code, out, err = command(capsys, "pca", photos, *SMALL, "--basis", basis, "--json")
     assert (code, out) == (2, "") and "belongs to another encoder: expected mini, digest other" in err
     assert command(capsys, "pca", photos, *SMALL, "--save-basis", basis, "--overwrite")[0] == 0
     assert basis.read_bytes() == before  # the same work, the same bytes
+
+
+def test_the_identity_of_a_basis_is_all_that_features_depend_on() -> None:
+    key: dict[str, Any] = {
+        "encoder": {"name": "a", "family": "dino", "digest": "d", "architecture": {"heads": 4}, "dtype": "float32"},
+        "layer": "last",
+        "preprocessing": {"mean": [0.5] * 3, "std": [0.2] * 3, "interpolation": "bicubic", "dense": 64, "rule": "keep"},
+        "decoder": 1,
+    }
+
+    def changed(part: str | None, **more: object) -> dict[str, str]:
+        return _identity({**key, part: {**key[part], **more}} if part else {**key, **more})
+
+    others = [
+        changed("encoder", family="clip"),
+        changed("encoder", digest="e"),
+        changed("encoder", architecture={"heads": 8}),
+        changed("encoder", dtype="bfloat16"),
+        changed("encoder", stride=4),
+        changed(None, layer="key 7"),
+        changed("preprocessing", mean=[0.4] * 3),
+        changed("preprocessing", std=[0.4] * 3),
+        changed("preprocessing", interpolation="lanczos"),
+        changed("preprocessing", mirror=True),
+    ]
+    assert len({one["identity"] for one in (_identity(key), *others)}) == len(others) + 1
+    same = changed("encoder", name="b"), changed("preprocessing", dense=128, rule="pad"), changed(None, decoder=2)
+    assert all(one == _identity(key) for one in same)
+    assert _identity({**key, "encoder": {"name": "a", "digest": "d"}}) == {}
 
 
 def test_every_option_changes_what_it_should(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

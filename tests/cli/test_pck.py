@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -185,6 +186,60 @@ def test_every_option_changes_the_convention_or_the_pairs(spair: Path, capsys: p
     assert drawn == {(name,) for name in both} and len(names("--limit-per-category", 1)) == 1
 
 
+def write_mirrored(kind: str, folder: Path) -> Path:
+    """A picture and its mirror image, in which what looks like a left paw is a right one: points change places with their twins."""
+    names = {
+        "spair": ["0", "1", "2", "3", "8"],
+        "ap10k": ["left_eye", "right_eye", "left_hip", "right_hip", "nose"],
+        "cub": ["left eye", "right eye", "left leg", "right leg", "beak"],
+    }[kind]
+    a = np.random.default_rng(4).integers(4, 36, (5, 2)).astype(float)
+    b = a[[1, 0, 3, 2, 4]] * (-1, 1) + (47, 0)
+    pictures = {"a": PICTURES["a"], "b": PICTURES["a"][:, ::-1].copy()}
+    box = (0, 0, 48, 40)
+    if kind == "cub":
+        places = [dict(zip(names, map(tuple, xy.tolist()), strict=True)) for xy in (a, b)]
+        made.write_cub(folder, {n: ("001.Bird", xy, box) for n, xy in zip("ab", places, strict=True)}, pictures)
+        return folder
+    pairs = [a_pair("cat", "a", "b", a, b, points=names, box_a=box, box_b=box, size_a=SIZE, size_b=SIZE)]
+    (made.write_spair if kind == "spair" else made.write_ap10k)(folder, pairs, pictures)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["spair", "ap10k", "cub"])
+def test_left_and_right_change_places_in_mirror_images(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = (
+        "pck",
+        write_mirrored(kind, tmp_path),
+        "--kind",
+        kind,
+        *MINI,
+        "--size",
+        64,
+        "--preset",
+        "geoaware",
+        "--json",
+    )
+    got = as_json(command(capsys, *base))
+    assert got["mirrored"] == got["pairs"] and got["pck"]["0.1"]["point"]["pck"] == 1
+    assert got["geometry_aware"]["points"] == 4 * got["pairs"]
+    assert got["geometry_aware"]["pck"]["0.1"]["point"]["pck"] == 1
+    as_it_is = as_json(command(capsys, *base, "--flip", "none"))
+    assert as_it_is["mirrored"] == 0 and as_it_is["pck"]["0.1"]["point"]["pck"] < 1
+
+
+@pytest.mark.parametrize("kind", ["pf-pascal", "pf-willow", "tss", "hpatches", "psc6k"])
+def test_no_mirror_image_where_left_and_right_are_not_known(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for more in (("--preset", "geoaware"), ("--flip", "mutual")):
+        code, out, err = command(capsys, "pck", write(kind, tmp_path), "--kind", kind, *MINI, *more)
+        assert code == 2 and not out and "left and right of each other is not known" in err and "--flip none" in err
+        assert "Traceback" not in err
+
+
 def test_what_finds_points_otherwise_finds_them_elsewhere(
     spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -295,7 +350,11 @@ def test_a_run_goes_on_and_other_alphas_score_nothing(
     assert len(calls) == 1 and records.is_file()
     whole = command(capsys, *base)
     assert len(calls) == 2 and "1 of 2 pairs are scored already" in whole[2]
-    assert command(capsys, *base)[1] == whole[1] and len(calls) == 2
+    again = as_json(command(capsys, *base))
+    used = {"file": str(records), "reused": 2, "scored": 0, "scored_again": 0, "changed": {}}
+    assert again["records"] == used and len(calls) == 2
+    assert again == as_json(whole) | {"records": used}
+    assert as_json(whole)["records"] == used | {"reused": 1, "scored": 1}
     assert as_json(command(capsys, *base, "--alpha", 0.5, "--strict"))["pck"].keys() == {"0.5"} and len(calls) == 2
     code, _, err = command(capsys, *base, "--window", 1)
     assert code == 5 and "another run" in err
@@ -304,6 +363,131 @@ def test_a_run_goes_on_and_other_alphas_score_nothing(
     for more, expected in ((("--no-cache",), 4), ((), 6), ((), 6), (("--no-cache",), 8)):
         assert as_json(command(capsys, *plain, *more))["pck"] == as_json(whole)["pck"]
         assert len(calls) == expected
+
+
+def twice(folder: Path) -> Path:
+    """Two pairs of a picture and its copy, with the same points: all are found. Pictures without compression, so that all have one size."""
+    rng = np.random.default_rng(3)
+    pairs = []
+    for a, b in (("a", "b"), ("c", "d")):
+        points = rng.integers(4, 36, (5, 2))
+        pairs.append(a_pair("cat", a, b, points, points, box_a=(0, 0, 48, 40), box_b=(0, 0, 48, 40)))
+    pictures = {"a": PICTURES["a"], "b": PICTURES["a"], "c": PICTURES["c"], "d": PICTURES["c"]}
+    made.write_spair(folder, pairs, pictures, layouts={"large": [0, 1]})
+    for name, rgb in pictures.items():
+        made.picture(folder / "JPEGImages" / "cat" / f"{name}.jpg", rgb, ".ppm")
+    masks = folder / "masks"
+    masks.mkdir()
+    for name in pictures:
+        made.picture(masks / f"{name}.png", np.full((40, 48, 3), 255, np.uint8))
+    return folder
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Other bytes at the same size and time of change, as `cp -p` can leave them."""
+    before = path.stat()
+    assert len(data) == before.st_size and data != path.read_bytes()
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def change_image(folder: Path) -> None:
+    path = folder / "JPEGImages" / "cat" / "b.jpg"
+    replace(path, made.picture(folder / "other.ppm", noise(99), ".ppm").read_bytes())
+
+
+def change_annotation(folder: Path) -> None:
+    """All points of the first target are said to be at one corner."""
+    (path,) = (folder / "PairAnnotation" / "test").glob("000001-*")
+    text = path.read_text()
+    record = json.loads(text)
+    record["trg_kps"] = [[0, 0]] * 5
+    replace(path, json.dumps(record).ljust(len(text)).encode())
+
+
+def change_mask(folder: Path) -> None:
+    """Of the first target only a corner without points may be found."""
+    mask = np.zeros((40, 48, 3), np.uint8)
+    mask[34:, 42:] = 255
+    made.picture(folder / "masks" / "b.png", mask)
+
+
+def change_split(folder: Path) -> None:
+    path = folder / "Layout" / "large" / "test.txt"
+    path.write_text(path.read_text().splitlines()[1] + "\n")
+
+
+@pytest.mark.parametrize(
+    ("change", "kinds", "value", "scored"),
+    [
+        (change_image, {"images": 1}, None, 1),
+        (change_annotation, {"annotations": 1}, 0.5, 1),
+        (change_mask, {"masks": 1}, 0.5, 1),
+        (change_split, {}, 1.0, 0),
+    ],
+)
+def test_what_changed_is_scored_again_and_said(
+    change: Any, kinds: dict[str, int], value: float | None, scored: int, tmp_path: Path, capsys: Any
+) -> None:
+    """One of two pairs changes; with the right number, which a run without records has too. Features are encoded anew each time."""
+    folder = twice(tmp_path / "spair")
+    base = ("pck", folder, "--kind", "spair", *MINI, "--size", 64, "--mask", folder / "masks", "--no-cache")
+    kept = (*base, "--records", tmp_path / "records.jsonl")
+    first = as_json(command(capsys, *kept, "--json", "--quiet", "-o", tmp_path / "first.json"))
+    assert first["pck"]["0.1"]["image"]["pck"] == 1 and first["records"]["scored"] == 2
+    change(folder)
+    code, _, err = command(capsys, *kept)
+    assert code == 0 and err.count("scored again") == len(kinds)
+    for kind in kinds:
+        line = f"1 of 2 pairs are scored already in {tmp_path / 'records.jsonl'}; 1 pair is scored again, because"
+        assert f"{line} these changed: {kind} of 1" in err
+    records = tmp_path / "records.jsonl"
+    lines = records.read_bytes().splitlines(keepends=True)
+    records.write_bytes(b"".join(lines[:3]))  # as before the change
+    quiet = as_json(command(capsys, *kept, "--json", "--quiet"))
+    assert quiet["records"]["scored"] == quiet["records"]["scored_again"] == scored
+    assert quiet["records"]["reused"] == 1 and quiet["records"]["changed"] == kinds
+    fresh = as_json(command(capsys, *base, "--json", "-o", tmp_path / "second.json"))
+    assert fresh["records"] == {"file": None, "reused": 0, "scored": 1 + scored, "scored_again": 0, "changed": {}}
+    assert quiet | {"records": 0} == fresh | {"records": 0}
+    got = fresh["pck"]["0.1"]["image"]["pck"]
+    assert got < 1 if value is None else got == value
+    if change is change_image:
+        comparison = command(capsys, "pck", "--compare", tmp_path / "first.json", tmp_path / "second.json")
+        assert comparison[0] == 0 and "images differ: their files changed" in comparison[1]
+    elif change is change_mask:
+        same = as_json(command(capsys, "pck", "--compare", tmp_path / "first.json", tmp_path / "second.json", "--json"))
+        assert same["same_images"] is True
+    else:
+        assert command(capsys, "pck", "--compare", tmp_path / "first.json", tmp_path / "second.json")[0] == 2
+
+
+def test_an_image_that_changed_is_noticed_through_the_caches(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features and records both come from the cache, and the file has its old size and time of change."""
+    monkeypatch.setenv("FEWMATCH_HOME", str(tmp_path / "home"))
+    folder = twice(tmp_path / "spair")
+    base = ("pck", folder, "--kind", "spair", *MINI, "--size", 64, "--json", "--quiet")
+    first = as_json(command(capsys, *base))
+    assert as_json(command(capsys, *base))["records"]["reused"] == 2
+    change_image(folder)
+    got = as_json(command(capsys, *base))
+    assert got["records"]["scored_again"] == 1 and got["records"]["changed"] == {"images": 1}
+    fresh = as_json(command(capsys, *base, "--no-cache"))
+    assert got["pck"] == fresh["pck"] != first["pck"] and got["benchmark"]["images"] != first["benchmark"]["images"]
+
+
+def test_results_from_before_images_had_a_digest_are_compared_with_a_word(
+    spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "new.json"
+    got = as_json(command(capsys, "pck", spair, "--kind", "spair", *MINI, "--json", "-o", path))
+    del got["benchmark"]["images"]
+    (tmp_path / "old.json").write_text(json.dumps(got))
+    code, out, _ = command(capsys, "pck", "--compare", tmp_path / "old.json", path)
+    assert code == 0 and "not known whether the images are the same" in out
+    assert "images" not in command(capsys, "pck", "--compare", path, path)[1]
 
 
 def test_files_table_picture_and_comparison(spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

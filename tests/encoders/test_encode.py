@@ -205,10 +205,11 @@ def test_an_image_too_long_for_one_rule_is_skipped_by_it_alone(tmp_path: Path, p
 
 
 def test_the_key_says_what_made_the_features(pictures: Path, tmp_path: Path) -> None:
-    facts = {"name": "patch-local", "digest": None, "dtype": "float32", "embed_dim": 6, "patch_size": 4}
+    facts = {"name": "patch-local", "family": None, "digest": "random projection 6 4 0", "architecture": None}
+    facts |= {"dtype": "float32", "embed_dim": 6, "patch_size": 4}
     store, _ = counted(pictures, tmp_path / "plain")
     assert store.key["encoder"] == facts
-    assert json.loads((tmp_path / "plain" / META).read_text()) == {"schema": 1, "key": store.key}
+    assert json.loads((tmp_path / "plain" / META).read_text()) == {"schema": 2, "key": store.key}
     special = PatchLocalEncoder(digest="d", dtype=torch.float64, device=torch.device("cpu"))
     store, _ = counted(pictures, tmp_path / "special", special)
     assert store.key["encoder"] == facts | {"digest": "d", "dtype": "float64"}
@@ -307,7 +308,7 @@ def test_the_cache_finds_the_same_call_again(
     assert counted(pictures, None)[1] == 0
 
 
-@pytest.mark.parametrize("text", [None, b"", b"garbage", b'{"schema": 2, "key": {}}', b'{"schema": 1, "key": {}}'])
+@pytest.mark.parametrize("text", [None, b"", b"garbage", b'{"schema": 3, "key": {}}', b'{"schema": 1, "key": {}}'])
 def test_a_damaged_cache_mends_itself(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: Contents, text: bytes | None
 ) -> None:
@@ -360,8 +361,25 @@ def test_only_what_changed_is_encoded(
     assert seen() == 8
     picture(pictures / "a" / "3.png", 33, (50, 30))  # changed
     assert seen() == 1
-    os.utime(pictures / "b" / "6.png", (1, 1))  # perhaps changed
-    assert seen() == 1
+    os.utime(pictures / "b" / "6.png", (1, 1))  # perhaps changed: its content tells that it did not
+    assert seen() == 0
+    shutil.copy2(pictures / "b" / "6.png", tmp_path / "copy.png")
+    os.replace(tmp_path / "copy.png", pictures / "b" / "6.png")  # same size and time, another inode
+    assert seen() == 0
+    data = bytearray((pictures / "b" / "6.png").read_bytes())
+    state = (pictures / "b" / "6.png").stat()
+    picture(pictures / "b" / "6.png", 66, (41, 30))
+    other = (pictures / "b" / "6.png").read_bytes()
+    (pictures / "b" / "6.png").write_bytes(bytes(data))
+    assert seen() == 0 and other != data
+    pad = max(len(other), len(data))
+    for content in (
+        bytes(data).ljust(pad, b"\0"),
+        other.ljust(pad, b"\0"),
+    ):  # what follows the end of a PNG is not looked at
+        (pictures / "b" / "6.png").write_bytes(content)
+        os.utime(pictures / "b" / "6.png", ns=(state.st_atime_ns, state.st_mtime_ns))
+        assert seen() == 1  # same size, time and inode: only ctime tells
     picture(pictures / "a" / "15.png", 15)  # a new one in the middle
     assert FeatureStore.open(out).names.index("a/2.png") == 2 and seen() == 1
     assert FeatureStore.open(out).names[:4] == ["a/0.png", "a/1.png", "a/15.png", "a/2.png"]
@@ -891,9 +909,13 @@ def test_an_empty_folder_and_one_that_is_not_there_yet_will_do(
 
 
 DIFFERENT: dict[str, tuple[Callable[[], PatchLocalEncoder], dict[str, Any], str]] = {
-    "digest": (lambda: PatchLocalEncoder(digest="new"), {}, "encoder digest was None, now new"),
+    "digest": (lambda: PatchLocalEncoder(digest="new"), {}, "encoder digest was random projection 6 4 0, now new"),
     "dtype": (lambda: PatchLocalEncoder(dtype=torch.bfloat16), {}, "encoder dtype was float32, now bfloat16"),
-    "width": (lambda: PatchLocalEncoder(embed_dim=5), {}, "encoder embed_dim was 6, now 5"),
+    "width": (
+        lambda: PatchLocalEncoder(embed_dim=5, digest="random projection 6 4 0"),
+        {},
+        "encoder embed_dim was 6, now 5",
+    ),
     "size": (PatchLocalEncoder, {"size": 32}, "preprocessing dense was 16, now 32"),
     "keep": (PatchLocalEncoder, {"keep": "global"}, "keep was patches, now global"),
 }
@@ -935,7 +957,7 @@ def test_overwriting_with_the_same_encodes_nothing(
     assert states(tmp_path / "store") == before
 
 
-@pytest.mark.parametrize("text", [b"garbage", b'{"schema": 2, "key": {"new": "things"}}'])
+@pytest.mark.parametrize("text", [b"garbage", b'{"schema": 3, "key": {"new": "things"}}'])
 def test_a_meta_that_cannot_be_read_is_overwritten_only_on_demand(
     originals: Path, tmp_path: Path, whole: dict[str, bytes], contents: Contents, text: bytes
 ) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -79,9 +80,19 @@ def picture(width: int, height: int, seed: int = 0) -> np.ndarray:
 
 
 def resized(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """All of the image, as Pillow up to 12 resized it in one call and as two calls do with every Pillow: rows first."""
-    rows_first = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BICUBIC)
-    return np.asarray(rows_first.resize((width, height), Image.Resampling.BICUBIC))
+    """All of the image, the width first and then the height: as one call of Pillow 12 or earlier, and two calls of every Pillow."""
+    width_first = Image.fromarray(image).resize((width, image.shape[0]), Image.Resampling.BICUBIC)
+    return np.asarray(width_first.resize((width, height), Image.Resampling.BICUBIC))
+
+
+def in_one_call(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def height_comes_first(image: np.ndarray, width: int, height: int) -> bool:
+    """Whether one call of the installed Pillow resizes the height before the width."""
+    shrinks, across = image.shape[0] - height, image.shape[1] - width
+    return int(PIL.__version__.split(".")[0]) >= 13 and shrinks > 0 and shrinks > 2 * across
 
 
 def resized_and_cropped(image: np.ndarray, frame: Frame) -> np.ndarray:
@@ -364,12 +375,28 @@ def test_a_dense_input_is_the_whole_image_resized(frame: Frame, seed: int) -> No
     assert np.array_equal(resample(image, frame), resized(image, width, height))
 
 
-@pytest.mark.parametrize(("width", "height"), [(500, 375), (640, 480), (480, 360), (224, 224), (60, 50)])
-def test_a_dense_input_is_what_one_call_of_pillow_gives(width: int, height: int) -> None:
-    frame = dense_frame(width, height, size=112, patch=14)
-    image = picture(width, height)
-    once = Image.fromarray(image).resize(frame.input_size[::-1], Image.Resampling.BICUBIC)
-    assert np.array_equal(resample(image, frame), np.asarray(once))
+@pytest.mark.parametrize(
+    ("width", "height", "rule"),
+    [
+        *((width, height, "keep") for width, height in [(500, 375), (375, 500), (640, 480), (480, 640), (224, 224)]),
+        *((width, height, "keep") for width, height in [(200, 390), (200, 420), (420, 200), (90, 500), (60, 50)]),
+        *((width, height, "squash") for width, height in [(500, 375), (375, 500), (300, 300), (100, 144), (90, 500)]),
+        *((width, height, "squash") for width, height in [(113, 115), (112, 300), (300, 112), (60, 50), (50, 60)]),
+    ],
+)
+def test_one_call_of_pillow_gives_the_same_but_where_it_resizes_the_height_first(
+    width: int, height: int, rule: ResizeRule
+) -> None:
+    """The rule for Pillow 13 that docs/encoders.md states, in both directions."""
+    frame = resized_frame(width, height, size=112, patch=14, rule=rule)
+    image, (rows, columns) = picture(width, height), frame.input_size
+    once = in_one_call(image, columns, rows)
+    if height_comes_first(image, columns, rows):
+        height_first = in_one_call(in_one_call(image, width, rows), columns, rows)
+        assert np.array_equal(once, height_first)
+        assert np.array_equal(once, resample(image, frame)) == (columns == width)
+    else:
+        assert np.array_equal(once, resample(image, frame))
 
 
 @pytest.mark.parametrize(("width", "height"), [(224, 224), (224, 300), (300, 224)])

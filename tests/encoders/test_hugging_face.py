@@ -643,8 +643,8 @@ def test_pixels_are_those_of_the_processor(name: str, options: dict[str, Any], t
         got = ((pixels / 255 - p.mean) / p.std).transpose(2, 0, 1)
         levels = np.abs(got - wanted) * 255 * np.array(p.std)[:, None, None]
         assert got.shape == wanted.shape
-        if height > width and p.squash:
-            # Pillow rounds to 8 bits between its two passes, and of pictures higher than wide it may resize the columns first; we the rows.
+        if height - p.crop > 2 * (width - p.crop) and height > p.crop and p.squash:
+            # Pillow 13 resizes the height of such images first, which rounds otherwise; here the width always comes first.
             assert levels.mean() < 0.25 and levels.max() < 6
         else:
             assert levels.mean() < 0.002 and levels.max() < 1.01

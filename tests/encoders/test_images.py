@@ -23,8 +23,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from encoders.errors import ImageError
-from encoders.images import MAX_BYTES, MAX_PIXELS, REASONS, ImageFile, decode, read_bytes, read_image
+from encoders.errors import ImageError, InputError
+from encoders.images import (
+    MAX_BYTES,
+    MAX_PIXELS,
+    REASONS,
+    ImageFile,
+    ValueRange,
+    decode,
+    decode_reduced,
+    read_bytes,
+    read_image,
+    read_value_range,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -818,6 +829,122 @@ def test_unreadable_exif_leaves_the_picture_as_it_is(kind: str, content: bytes) 
 
 
 # ----------------------------------------------------------------------------------------------------------------------
+# Value ranges of images of more than 8 bits
+
+
+def twelve_bits(channels: int = 3) -> np.ndarray:
+    """A smooth picture of 12-bit values in 16 bits, from black to white."""
+    y, x = np.mgrid[0:64, 0:96]
+    picture = np.stack([x * 4095 / 95, y * 4095 / 63, (x + y) * 4095 / 158][:channels], axis=-1)
+    return np.rint(picture).astype(np.uint16)[..., 0 if channels == 1 else slice(None)]
+
+
+TWELVE_BIT_FILES: dict[str, Callable[[np.ndarray], bytes]] = {
+    "PNG": lambda pixels: png(pixels, 2, 16),
+    "TIFF": tiff,
+    "PPM": lambda pixels: b"P6 96 64 65535\n" + pixels.astype(">u2").tobytes(),
+}
+
+
+def apart(rgb: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.abs(rgb - wanted).max())
+
+
+def stretched_in_float64(pixels: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((pixels.astype(np.float64) - low) / (high - low) * 255, 0, 255)
+
+
+@pytest.mark.parametrize("kind", TWELVE_BIT_FILES)
+def test_12_bits_in_16_are_noted_and_stretched_on_request(kind: str) -> None:
+    pixels = twelve_bits()
+    data = TWELVE_BIT_FILES[kind](pixels)
+    rgb, note = decode(data)
+    assert np.array_equal(rgb, (pixels.astype(np.int64) + 128) // 257)
+    assert note == (
+        "less than a tenth of its 16-bit range is used, so it is nearly of one colour: use --range 0,4095 or --range auto"
+    )
+    rgb, note = decode(data, (0, 4095))
+    assert note is None and apart(rgb, stretched_in_float64(pixels, 0, 4095)) <= 0.51
+    rgb, note = decode(data, "auto")
+    low, high = np.quantile(pixels, (0.001, 0.999), method="inverted_cdf")
+    assert note is None and apart(rgb, stretched_in_float64(pixels, low, high)) <= 0.51
+    decoded = decode_reduced(data, lambda *_: 1, "auto")
+    assert decoded.values == (low, high) and decode_reduced(data, lambda *_: 1).values is None
+
+
+def test_grey_and_transparent_pixels_are_stretched_too() -> None:
+    grey, colour = twelve_bits(1), twelve_bits()
+    for data in (tiff(grey), png(grey, 0, 16), b"P5 96 64 65535\n" + grey.astype(">u2").tobytes()):
+        rgb, _ = decode(data, (0, 4095))
+        assert apart(rgb, stretched_in_float64(grey, 0, 4095)[..., None].repeat(3, axis=2)) <= 0.51
+    alpha = np.linspace(0, 65535, 96).astype(np.uint16)[None, :, None].repeat(64, axis=0)
+    share = alpha / 65535
+    wanted = stretched_in_float64(colour, 0, 4095) * share + 255 * (1 - share)
+    assert apart(decode(png(np.concatenate([colour, alpha], axis=2), 6, 16), (0, 4095))[0], wanted) <= 0.52
+    premultiplied = np.rint(colour * share).astype(np.uint16)
+    data = tiff(np.concatenate([premultiplied, alpha], axis=2), t338=1)
+    seen = alpha[0, :, 0] > 16_000  # with less, the 12 bits do not hold the colour any more
+    assert apart(decode(data, (0, 4095))[0][:, seen], wanted[:, seen]) <= 1.1
+
+
+def test_a_stated_largest_value_of_a_ppm_is_its_white() -> None:
+    pixels = twelve_bits()
+    rgb, note = decode(b"P6 96 64 4095\n" + pixels.astype(">u2").tobytes())
+    assert note is None and apart(rgb, stretched_in_float64(pixels, 0, 4095)) <= 0.51
+    with pytest.raises(ImageError, match="truncated: the PPM ends"):
+        decode(b"P6 96 64 4095\n" + pixels.astype(">u2").tobytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "noted"),
+    [
+        (np.full((8, 8), 4095, np.uint16), "use --range 0,4095 or --range auto"),  # nothing but one value
+        (np.full((8, 8), 0, np.uint16), "use --range auto"),
+        (np.full((8, 8), 65535, np.uint16), "use --range auto"),
+        (np.linspace(0, 6553, 6400).reshape(80, 80).astype(np.uint16), "use --range 0,8191 or --range auto"),
+        (np.linspace(0, 6700, 6400).reshape(80, 80).astype(np.uint16), None),
+        (np.linspace(60_000, 65_535, 6400).reshape(80, 80).astype(np.uint16), "use --range auto"),
+        (np.where(np.arange(6400) == 7, 65535, 9).reshape(80, 80).astype(np.uint16), "use --range auto"),  # a hot pixel
+    ],
+)
+def test_a_note_is_given_below_a_tenth_of_the_range(pixels: np.ndarray, noted: str | None) -> None:
+    note = decode(png(pixels, 0, 16))[1]
+    assert note is None if noted is None else note is not None and note.endswith(": " + noted)
+    decode(png(pixels, 0, 16), "auto")  # one value alone is stretched without a warning
+
+
+def test_a_range_that_cuts_values_off_is_noted() -> None:
+    pixels = np.linspace(0, 65_535, 6400).reshape(80, 80).astype(np.uint16)
+    rgb, note = decode(png(pixels, 0, 16), (0, 4095))
+    assert note == "94% of its values lie outside --range 0,4095: they become black or white"
+    assert apart(rgb[..., 0], stretched_in_float64(pixels, 0, 4095)) <= 0.51
+    assert decode(png(pixels, 0, 16), (100, 65_400))[1] is None
+
+
+@pytest.mark.parametrize("value_range", ["auto", (0, 100)])
+def test_images_of_8_bits_stay_as_they_are(value_range: ValueRange) -> None:
+    pixels = noise(dtype=np.uint8)
+    for data in (png(pixels, 2, 8), tiff(pixels), saved(Image.fromarray(pixels), "JPEG")):
+        assert np.array_equal(decode(data, value_range)[0], decode(data)[0])
+        assert decode_reduced(data, lambda *_: 1, value_range).values is None
+
+
+@pytest.mark.parametrize("text", ["", "all", "5", "5,4", "4,4", "0,65536", "-1,5", "0,1,2", "a,b", "0.5,1"])
+def test_a_range_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match="expected full, auto or LOW,HIGH such as 0,4095"):
+        read_value_range(text)
+
+
+def test_a_range_is_read_as_it_is_written() -> None:
+    assert [read_value_range(text) for text in ("full", "auto", "0,4095", "7, 9")] == [
+        "full",
+        "auto",
+        (0, 4095),
+        (7, 9),
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------------------------
 # Several frames
 
 
@@ -839,7 +966,7 @@ def test_the_first_of_several_frames_is_taken_and_noted(kind: str, options: dict
     data = saved(FRAMES[0], kind, save_all=True, append_images=FRAMES[1:], **options)
     (tmp_path / "x").write_bytes(data)
     image = read_image(tmp_path / "x")
-    assert image.note == "first of several frames"
+    assert image.note == "only the first of several frames or pages is used"
     assert difference(image.rgb, np.asarray(FRAMES[0])) <= 2
 
 

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import pickle
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from encoders import InputError, WeightsMissingError, WeightsRefusedError, catalogue, from_state_dict, load
-from encoders.checkpoint import file_digest
+from encoders import InputError, WeightsMissingError, WeightsRefusedError, catalogue, from_state_dict, identity, load
+from encoders.identity import file_digest
 from encoders.models.vit import VisionTransformer, ViTArchitecture
 
 SMALL = {"embed_dim": 8, "depth": 2, "heads": 2, "patch_size": 4, "position_grid": 3, "hidden_dim": 16}
@@ -246,12 +247,27 @@ def test_hugging_face_names_with_a_missing_part_are_refused() -> None:
         from_state_dict(state, "dinov2", heads=2)
 
 
-def test_digests_are_remembered_and_forgotten_when_the_file_changes(tmp_path: Path) -> None:
+def test_digests_are_remembered_and_forgotten_when_the_file_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (path := tmp_path / "file").write_bytes(b"one")
     first = file_digest(path)
     assert first == hashlib.sha256(b"one").hexdigest() == file_digest(path)
     memory = Path(os.environ["FEWMATCH_HOME"]) / "digests.json"
-    assert json.loads(memory.read_text())[str(path)][2] == first
+    assert not memory.exists() or str(path) not in json.loads(
+        memory.read_text()
+    )  # the file is too young for its time of change to tell anything
+    monkeypatch.setattr(identity, "_SETTLED_NS", 0)
+    assert file_digest(path) == first == json.loads(memory.read_text())[str(path)][-1]
+    before = path.stat()
+    memory.write_text(memory.read_text().replace(first, "remembered"))
+    assert file_digest(path) == "remembered"
+    time.sleep(0.02)  # longer than a step of the file system's clock
+    for replace in (lambda: path.write_bytes(b"two"), lambda: (path.unlink(), path.write_bytes(b"two"))):
+        replace()
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # as `cp -p` and `rsync` do
+        assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
+        assert file_digest(path) == hashlib.sha256(b"two").hexdigest()
     path.write_bytes(b"other")
     assert file_digest(path) == hashlib.sha256(b"other").hexdigest()
     memory.write_text("[broken")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from patch_local import PatchLocalEncoder
 from encoders import FeatureStore, InputError, StoreDamagedError, encode_images
 from encoders.frame import dense_frame
 from encoders.store import (
+    CHECKSUM,
     MANIFEST,
     META,
     Shard,
@@ -30,6 +32,7 @@ from encoders.store import (
     read_header,
     shard_key,
     write_manifest,
+    write_meta,
 )
 from encoders.writing import ATTEMPTS, replacing, write_atomically
 
@@ -164,7 +167,7 @@ def test_every_file_name_survives_in_shard_and_manifest(tmp_path: Path, name: st
     assert Shard.read(shard.write(tmp_path / "a", KEY), KEY).rows == shard.rows
     rows = [shard.rows[0] | {"root": "/" + name, "label": name, "shard": "a", "row": 0}] * 2
     write_manifest(tmp_path, rows)
-    (tmp_path / META).write_text(json.dumps({"schema": 1, "key": {}}))
+    write_meta(tmp_path, {})
     store = FeatureStore.open(tmp_path)
     assert store.rows == rows and store.names == store.labels == [name, name]
     assert (tmp_path / MANIFEST).read_bytes() == b"".join(canonical(row) + b"\n" for row in rows)
@@ -239,10 +242,10 @@ def test_a_meta_that_cannot_be_read_is_damage(store: FeatureStore, text: str) ->
         FeatureStore.open(store.path)
 
 
-@pytest.mark.parametrize("schema", [0, 2, "1", None])
+@pytest.mark.parametrize("schema", [0, 3, "1", "2", None])
 def test_another_schema_is_refused(store: FeatureStore, schema: object) -> None:
     (store.path / META).write_text(json.dumps({"schema": schema, "key": store.key}))
-    with pytest.raises(StoreDamagedError, match=f"has schema {schema}, this fewmatch reads schema 1"):
+    with pytest.raises(StoreDamagedError, match=f"has schema {schema}, this fewmatch reads schemas 1 and 2"):
         FeatureStore.open(store.path)
 
 
@@ -253,7 +256,7 @@ def test_a_manifest_of_something_else_is_damage(store: FeatureStore, text: bytes
     for data in (text, (store.path / MANIFEST).read_bytes() + text if text.strip() else text):
         (store.path / MANIFEST).write_bytes(data)
         with pytest.raises(
-            StoreDamagedError, match=r"manifest.jsonl cannot be read .*delete it and run `fewmatch encode`"
+            StoreDamagedError, match=r"manifest.jsonl cannot be used .*run `fewmatch encode` with its images again"
         ):
             FeatureStore.open(store.path)
 
@@ -262,6 +265,22 @@ def test_a_manifest_cut_in_the_middle_of_a_line_is_damage(store: FeatureStore) -
     whole = (store.path / MANIFEST).read_bytes()
     (store.path / MANIFEST).write_bytes(whole[:-20])
     with pytest.raises(StoreDamagedError):
+        FeatureStore.open(store.path)
+
+
+def test_no_byte_of_a_manifest_can_change_unnoticed(store: FeatureStore) -> None:
+    """Labels and roots stand in no shard: only the manifest's own checksum covers them."""
+    whole = (store.path / MANIFEST).read_bytes()
+    line = whole.splitlines()[0]
+    for position in range(len(line)):
+        (store.path / MANIFEST).write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
+        with pytest.raises(StoreDamagedError, match=f"it is not the one that {CHECKSUM} was made of"):
+            FeatureStore.open(store.path)
+    (store.path / MANIFEST).write_bytes(whole)
+    assert FeatureStore.open(store.path).rows == store.rows
+    assert (store.path / CHECKSUM).read_text() == f"{hashlib.sha256(whole).hexdigest()}  {MANIFEST}\n"  # for sha256sum
+    (store.path / CHECKSUM).unlink()
+    with pytest.raises(InputError, match="is unfinished"):
         FeatureStore.open(store.path)
 
 
@@ -286,18 +305,42 @@ def test_features_of_a_broken_shard_are_never_given(store: FeatureStore, what: s
     assert opened.feature_map(2).shape == (4, 5, 6)  # shard 0 is sound
 
 
-def test_an_altered_patch_is_found_by_verify(store: FeatureStore) -> None:
-    shard = shards_of(store)[-1]
-    data = bytearray(shard.read_bytes())
-    data[-1] ^= 1
-    shard.write_bytes(data)
+def test_an_altered_patch_is_never_given(store: FeatureStore) -> None:
+    shard = shards_of(store)[1]
+    whole = shard.read_bytes()
+    before = [store.feature_map(i) for i in range(len(store))]
+    in_shard = [i for i, row in enumerate(store.images) if row["shard"] == shard.name]
+    last = before[in_shard[-1]].astype(np.float16).tobytes()
+    assert whole.count(last) == 1
+    shard.write_bytes(whole.replace(last, last[:-1] + bytes([last[-1] ^ 1])))
+    opened = FeatureStore.open(store.path)
+    with pytest.raises(StoreDamagedError, match=r"shard-00001-.*its checksum differs"):
+        opened.verify()
+    for reader in (opened, store):  # also one that has read the shard before
+        with pytest.raises(StoreDamagedError, match=r"shard-00001-.*the checksum of the patches of b/5.png differs"):
+            reader.feature_map(in_shard[-1])
+        assert np.array_equal(reader.feature_map(in_shard[0]), before[in_shard[0]])  # a sound neighbour
+    assert np.array_equal(opened.global_repr(), store.global_repr())  # vectors have a checksum of their own
+
+
+def test_an_altered_vector_is_never_given(store: FeatureStore) -> None:
+    shard = shards_of(store)[0]
+    data, vector = shard.read_bytes(), store.global_repr()[0].tobytes()
+    assert data.count(vector) == 1
+    shard.write_bytes(data.replace(vector, vector[:-1] + bytes([vector[-1] ^ 1])))
     for read in (store.verify, store.global_repr):
-        with pytest.raises(StoreDamagedError, match=r"shard-00002-.*its checksum differs"):
+        with pytest.raises(StoreDamagedError, match=r"shard-00000-.*checksum .*differs"):
             read()
 
 
 def edited(line: bytes, **changes: object) -> bytes:
     return canonical(json.loads(line) | changes) + b"\n"
+
+
+def rewrite(store: FeatureStore, manifest: bytes) -> None:
+    """Replace the manifest, with a checksum that fits."""
+    (store.path / MANIFEST).write_bytes(manifest)
+    (store.path / CHECKSUM).write_text(f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +361,7 @@ def test_features_are_never_given_to_other_images_than_their_own(
     store: FeatureStore, edit: Callable[[list[bytes]], list[bytes]]
 ) -> None:
     lines = (store.path / MANIFEST).read_bytes().splitlines(keepends=True)
-    (store.path / MANIFEST).write_bytes(b"".join(edit(lines)))
+    rewrite(store, b"".join(edit(lines)))
     opened = FeatureStore.open(store.path)
     for read in (opened.global_repr, opened.verify):
         with pytest.raises(StoreDamagedError, match="run `fewmatch encode` again"):
@@ -328,19 +371,22 @@ def test_features_are_never_given_to_other_images_than_their_own(
 @pytest.mark.parametrize("row", [1, 7, -1, None, "0"])
 def test_a_feature_map_is_never_given_to_another_image(store: FeatureStore, row: object) -> None:
     lines = (store.path / MANIFEST).read_bytes().splitlines(keepends=True)
-    (store.path / MANIFEST).write_bytes(edited(lines[0], row=row) + b"".join(lines[1:]))
+    rewrite(store, edited(lines[0], row=row) + b"".join(lines[1:]))
     opened = FeatureStore.open(store.path)
     with pytest.raises(StoreDamagedError, match=r"holds other images than manifest.jsonl says"):
         opened.feature_map(0)
     assert np.array_equal(opened.feature_map(1), store.feature_map(1))
 
 
-def test_a_label_may_be_edited_in_the_manifest(store: FeatureStore) -> None:
-    lines = (store.path / MANIFEST).read_bytes().splitlines(keepends=True)
-    (store.path / MANIFEST).write_bytes(edited(lines[0], label="better", root="/elsewhere") + b"".join(lines[1:]))
-    opened = FeatureStore.open(store.path)
-    opened.verify()
-    assert opened.labels[:2] == ["better", "a"]
+def test_an_edited_label_is_refused_and_encoding_again_restores_it(finished: Path, store: FeatureStore) -> None:
+    whole = (store.path / MANIFEST).read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (store.path / MANIFEST).write_bytes(edited(lines[0], label="better") + b"".join(lines[1:]))
+    with pytest.raises(StoreDamagedError, match=r"labels come from class folders or from the column label of a CSV"):
+        FeatureStore.open(store.path)
+    encoder = PatchLocalEncoder()
+    encode_images([finished.parent / "pictures"], encoder, out=store.path, shard_images=3, keep="patches")
+    assert encoder.images_seen == 0 and (store.path / MANIFEST).read_bytes() == whole
 
 
 # Which files are a store's.

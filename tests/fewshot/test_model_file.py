@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from encoders import InputError
-from encoders.store import canonical
+from encoders.identity import canonical
 from fewshot import METHODS, Labeller
 from fewshot.model_file import _checksum, load_labeller, save_labeller
 

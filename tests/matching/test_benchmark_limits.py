@@ -12,7 +12,7 @@ from benchmark_folders import AP10K, a_pair
 from encoders.errors import InputError
 from matching.benchmarks.limiting import limited
 from matching.benchmarks.pair import Benchmark
-from matching.benchmarks.twins import twins_of
+from matching.benchmarks.twins import twins_by_number, twins_of
 
 
 def benchmark(categories: str) -> Benchmark:
@@ -71,10 +71,12 @@ def test_limits_out_of_range(n: int, seed: int) -> None:
 
 
 def test_twins() -> None:
-    assert twins_of(["left_eye", "nose", "right_eye", "left wing"]) == (2, 1, 0, 3)
-    assert twins_of([]) == () and twins_of(["left"]) == (0,)
+    assert twins_of(["left_eye", "nose", "right_eye", "left wing"]) == (2, 1, 0, -1)
+    assert twins_of([]) == () and twins_of(["left"]) == (-1,) and twins_of(["nose"]) == (0,)
     assert twins_of(["Left Paw", "right paw", "copyright", "copyleft", "upright"]) == (1, 0, 2, 3, 4)
     assert twins_of(["left-right", "right-left"]) == (1, 0)
+    assert twins_by_number([4, 7, 5, 9], [(4, 5), (8, 9)]) == (2, 1, 0, -1)
+    assert twins_by_number([], [(0, 1)]) == () and twins_by_number([2, 1], []) == (0, 1)
     found = twins_of(AP10K)
     assert [found[k] for k in found] == list(range(17)) and sum(k == n for n, k in enumerate(found)) == 3
     shuffled = np.random.default_rng().permutation(AP10K).tolist()

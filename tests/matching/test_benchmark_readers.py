@@ -70,7 +70,9 @@ def test_spair_gives_back_what_was_written(tmp_path: Path, colon: str) -> None:
         assert pair.box_b == pairs[i].box_b and pair.points == pairs[i].points and pair.facts == pairs[i].facts
         width, height = pair.size_a or (0, 0)
         assert read_image(pair.path_a).rgb.shape == (height, width, 3)
-        assert pair.box_a == (0, 0, width, height) and pair.twins is None
+        assert pair.box_a == (0, 0, width, height)
+        # Of a cat 6 and 7, and 9 and 10, are left and right of each other, of a dog only the latter; 8 is its own mirror image.
+        assert pair.twins == ((-1, 1, -1) if pair.category == "cat" else (0, 1, -1))[: i % 3 + 1]
     assert found.choices == {"list": "Layout/large/test.txt"} and not found.dropped
     assert found.notes == ("4 pairs are listed; the official list (spair, test) has 12,234",)
     small = read_benchmark(tmp_path, "spair", layout="small")
@@ -111,6 +113,57 @@ def test_spair_by_hand(tmp_path: Path) -> None:
     assert pair.points_a.tolist() == [[58, 200], [0, 374]] and pair.points_b.tolist() == [[70, 121], [499, 332]]
     assert pair.box_b == (45, 69, 475, 260) and pair.size_b == (500, 333) and pair.points == ("0", "22")
     assert pair.facts == {"viewpoint_variation": 1, "scale_variation": 0, "truncation": 2, "occlusion": 3}
+
+
+#: Which of a category's points are on the right (2), on the left (1) or in the middle (0): another list of GeoAware-SC than that of pairs.
+SIDES = {
+    "aeroplane": "0000212121212121212121000",
+    "bicycle": "00210021021000",
+    "bird": "02102102102121210",
+    "boat": "02121212121210",
+    "bottle": "1212121212",
+    "bus": "212102100022222221211111112121",
+    "car": "212100210022222221211111112121",
+    "cat": "212121210212100",
+    "chair": "21212121212121",
+    "cow": "212121210212100212121",
+    "dog": "2121210002121000",
+    "horse": "21212121002121002121",
+    "motorbike": "2121000000000",
+    "person": "21210000212121212121",
+    "pottedplant": "201021201",
+    "sheep": "212121210212100212121",
+    "train": "121212121212121212",
+    "tvmonitor": "2012201120122011",
+}
+
+
+@pytest.mark.parametrize("category", SIDES)
+def test_spair_knows_the_left_and_right_of_each_category(tmp_path: Path, category: str) -> None:
+    sides = SIDES[category]
+    numbers = [str(k) for k in range(len(sides))]
+    places = np.arange(2 * len(sides)).reshape(-1, 2)
+    pairs = [
+        a_pair(category, "a", "b", places, places, points=numbers),
+        a_pair(category, "b", "a", places[: -1 or None], places[:-1], points=numbers[:-1]),
+        a_pair(category, "c", "d", places[:1], places[:1], points=[str(len(sides))]),
+    ]
+    made.write_spair(tmp_path, pairs, PICTURES)
+    whole, without_last, beyond = read_benchmark(tmp_path, "spair").pairs
+    twins = whole.twins or ()
+    assert all(twins[twins[k]] == k and (twins[k] == k) == (side == "0") for k, side in enumerate(sides))
+    assert all({sides[k], sides[twins[k]]} == {"1", "2"} for k, side in enumerate(sides) if side != "0")
+    assert without_last.twins == tuple(-1 if k == len(sides) - 1 else k for k in twins[:-1])
+    assert beyond.twins is None  # a number that the category does not have
+
+
+def test_of_other_categories_and_names_nothing_is_known(tmp_path: Path) -> None:
+    pairs = [
+        a_pair("mouse", "a", "b", [[1, 2]], [[3, 4]], points=["0"]),
+        a_pair("cat", "c", "d", [[1, 2]], [[3, 4]], points=["left ear"]),
+    ]
+    made.write_spair(tmp_path, pairs, PICTURES)
+    assert [pair.twins for pair in read_benchmark(tmp_path, "spair").pairs] == [None, None]
 
 
 def test_spair_without_lists_is_in_the_order_of_names_and_train_is_trn(tmp_path: Path) -> None:
@@ -357,7 +410,7 @@ def test_cub_gives_back_what_was_written_and_every_ordered_pair(tmp_path: Path) 
         assert pair.box_a == box_a and pair.box_b == box_b
         for k, name in enumerate(names):
             other = name.replace("left", "R").replace("right", "left").replace("R", "right")
-            assert (pair.twins or ())[k] == (names.index(other) if other in names else k)
+            assert (pair.twins or ())[k] == (names.index(other) if other in names else -1)
     assert found.choices == {"pairs_per_class": 6, "seed": 0}
 
 
@@ -411,7 +464,7 @@ def test_ap10k_gives_back_what_was_written(tmp_path: Path, colon: str) -> None:
     # an image has one annotation: what one pair knows of it all pairs know
     assert [pair.points for pair in found.pairs] == [("left_eye", "right_eye", "nose", "left_hip")] * 2
     forth, back = found.pairs
-    assert forth.twins == (1, 0, 2, 3) and forth.category == "king cheetah"
+    assert forth.twins == (1, 0, 2, -1) and forth.category == "king cheetah"
     order = [0, 2, 1, 3]
     assert forth.points_a.tolist() == [places["a"][k] for k in order] == back.points_b.tolist()
     assert forth.points_b.tolist() == [places["b"][k] for k in order] == back.points_a.tolist()

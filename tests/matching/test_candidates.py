@@ -34,7 +34,7 @@ def definition(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int]]:
 
 
 def pairs(a: np.ndarray, b: np.ndarray, precision: str) -> list[tuple[int, int]]:
-    index_a, index_b, _ = mutual_nearest(a, b, precision=precision, block=(50, 70))  # type: ignore[arg-type]
+    index_a, index_b, _ = mutual_nearest(a, b, metric="dot", precision=precision, block=(50, 70))  # type: ignore[arg-type]
     return list(zip(index_a.tolist(), index_b.tolist(), strict=True))
 
 
@@ -141,8 +141,8 @@ def test_products_whose_order_is_lost_in_half_precision(
     with mock.patch.object(candidates, "MOST_PER_LINE", 10**6), mock.patch.object(blocks, "LARGER", 1):
         for order in (np.arange(300), rng.permutation(300)):
             some = many[order]
-            forth, _ = nearest_both_ways(two, some, precision=precision, block=block)  # type: ignore[arg-type]
-            _, back = nearest_both_ways(some, two, precision=precision, block=block)  # type: ignore[arg-type]
+            forth, _ = nearest_both_ways(two, some, metric="dot", precision=precision, block=block)  # type: ignore[arg-type]
+            _, back = nearest_both_ways(some, two, metric="dot", precision=precision, block=block)  # type: ignore[arg-type]
             assert forth.index[0] == back.index[0] == exact[order].argmax()
 
 

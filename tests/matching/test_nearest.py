@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
+import cv2
 import jaxtyping
 import numpy as np
 import pytest
@@ -25,6 +26,9 @@ from matching import mutual_nearest
 from matching.nearest import nearest_both_ways
 
 Result = tuple[np.ndarray, np.ndarray, np.ndarray]
+#: Dot products of dyadic vectors are exact, so that everything but the normalisation is tested on these.
+by_product = functools.partial(mutual_nearest, metric="dot")
+both_by_product = functools.partial(nearest_both_ways, metric="dot")
 PROPERTY = settings(deadline=None, database=None, max_examples=15)
 
 
@@ -107,7 +111,7 @@ def test_it_is_the_definition_whatever_the_blocks(
     wanted = naive(a, b, *valid)
     for name in WAYS:
         with way(name) as precision:
-            got = mutual_nearest(
+            got = by_product(
                 a.astype(np.float32),
                 b.astype(np.float32),
                 valid_a=valid[0],
@@ -125,7 +129,7 @@ def test_all_ways_through_the_default_blocks_are_one(name: str) -> None:
     best_column, best_row = products.argmax(axis=1), products.argmax(axis=0)
     mutual = np.flatnonzero(best_row[best_column] == np.arange(len(a)))
     with way(name) as precision:
-        index_a, index_b, score = mutual_nearest(a.astype(np.float32), b.astype(np.float32), precision=precision)
+        index_a, index_b, score = by_product(a.astype(np.float32), b.astype(np.float32), precision=precision)
     assert len(mutual) > 10 and np.array_equal(index_a, mutual)
     assert np.array_equal(index_b, best_column[mutual]) and np.array_equal(score, products[mutual, best_column[mutual]])
 
@@ -178,14 +182,117 @@ def test_a_set_against_itself_matches_row_by_row() -> None:
     np.testing.assert_allclose(score, 1, atol=1e-6)
 
 
-def test_long_vectors_attract_because_nothing_is_normalised() -> None:
+def by_cosine(a: np.ndarray, b: np.ndarray) -> list[tuple[int, int, float]]:
+    """The definition in float64 and in plain Python; whoever has no length takes no part."""
+    lengths = [[math.sqrt(math.fsum(v * v for v in x)) for x in side.tolist()] for side in (a, b)]
+    rows, columns = ([i for i, length in enumerate(side) if length] for side in lengths)
+    cosines = {
+        (i, j): math.fsum(u * v for u, v in zip(a[i].tolist(), b[j].tolist(), strict=True))
+        / (lengths[0][i] * lengths[1][j])
+        for i in rows
+        for j in columns
+    }
+    if not cosines:
+        return []
+    best_column = {i: max(columns, key=lambda j: cosines[i, j]) for i in rows}
+    best_row = {j: max(rows, key=lambda i: cosines[i, j]) for j in columns}
+    return [(i, j, cosines[i, j]) for i, j in best_column.items() if best_row[j] == i]
+
+
+def test_lengths_do_not_count_unless_dot_products_are_asked_for() -> None:
     a, b = np.array([[1.0, 0.0], [4.0, 1.0]], np.float32), np.array([[1.0, 0.0], [2.0, 0.0]], np.float32)
-    assert triples(mutual_nearest(a, b)) == [(1, 1, 8.0)]
+    assert triples(by_product(a, b)) == [(1, 1, 8.0)]  # the longest attract
+    assert triples(mutual_nearest(a, b)) == [(0, 0, 1.0)]
+    assert [nearest.index.tolist() for nearest in nearest_both_ways(a, b)] == [[0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_cosines_of_exact_vectors_and_their_ties(name: str) -> None:
+    """(3, 4)/5 and the like: cosines are 1, 24/25, 4/5, 3/5 and 0, and multiples of a vector tie with it."""
+    a = np.array([[3, 4], [0, 2], [0, 0], [8, 6], [9, 12]], np.float32)
+    b = np.array([[0, 0], [5, 0], [40, 30], [4, 3], [0.5, 0]], np.float32)
+    with way(name) as precision:
+        forth, back = nearest_both_ways(a, b, precision=precision)
+        pairs = triples(mutual_nearest(a, b, precision=precision))
+    assert forth.index.tolist() == [2, 2, -1, 2, 2] and back.index.tolist() == [-1, 3, 3, 3, 3]
+    np.testing.assert_allclose(forth.score[[0, 1, 3, 4]], [24 / 25, 3 / 5, 1, 24 / 25], atol=2e-7)
+    np.testing.assert_allclose(back.score[1:], [4 / 5, 1, 1, 4 / 5], atol=2e-7)
+    assert forth.score[2] == back.score[0] == -math.inf
+    assert [(i, j) for i, j, _ in pairs] == [(3, 2)] and pairs[0][2] == pytest.approx(1, abs=2e-7) and pairs[0][2] <= 1
+
+
+@PROPERTY
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**32))
+def test_multiples_of_a_vector_tie_whatever_the_factor(n: int, m: int, d: int, seed: int) -> None:
+    """Small integers times small factors: those that point the same way are equal after the division by their lengths."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.integers(-1, 2, (n, d)), rng.integers(-1, 2, (m, d))
+    factors = [rng.choice([1, 3, 5, 7, 11, 12], (k, 1)) for k in (n, m)]
+    for kind in (np.float32, np.float64):
+        plain, scaled = (
+            nearest_both_ways(x.astype(kind), y.astype(kind)) for x, y in ((a, b), (a * factors[0], b * factors[1]))
+        )
+        for one, other in zip(plain, scaled, strict=True):
+            assert np.array_equal(one.index, other.index) and np.array_equal(one.score, other.score)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_vectors_of_unequal_length_match_as_everywhere_else(kind: type) -> None:
+    """Against the definition and OpenCV's cross-checking matcher, on lengths that differ a thousandfold."""
+    rng = np.random.default_rng(5)
+    a, b = (unit(k, 12, k) * 10 ** rng.uniform(-1.5, 1.5, (k, 1)) for k in (120, 150))
+    a[7] = b[3] = b[90] = 0
+    wanted = by_cosine(a.astype(kind).astype(np.float64), b.astype(kind).astype(np.float64))
+    got = triples(mutual_nearest(a.astype(kind), b.astype(kind)))
+    assert len(got) > 25 and [pair[:2] for pair in got] == [pair[:2] for pair in wanted]
+    np.testing.assert_allclose([pair[2] for pair in got], [pair[2] for pair in wanted], atol=1e-6)
+    assert {pair[:2] for pair in triples(by_product(a.astype(kind), b.astype(kind)))} != {pair[:2] for pair in got}
+    rows, columns = (np.flatnonzero(x.any(axis=1)) for x in (a, b))
+    one, other = (
+        (x[some] / np.linalg.norm(x[some], axis=1, keepdims=True)).astype(np.float32)
+        for x, some in ((a, rows), (b, columns))
+    )
+    matcher = cv2.BFMatcher(cv2.NORM_L2, crossCheck=True)
+    theirs = {(int(rows[m.queryIdx]), int(columns[m.trainIdx])) for m in matcher.match(one, other)}
+    assert {pair[:2] for pair in got} == theirs
+
+
+def test_vectors_of_zeros_have_no_cosine_and_a_product_of_zero() -> None:
+    zeros, ones = np.zeros((3, 2), np.float32), np.ones((2, 2), np.float32)
+    assert triples(mutual_nearest(zeros, ones)) == triples(mutual_nearest(ones, zeros)) == []
+    assert triples(mutual_nearest(zeros, zeros)) == []
+    assert triples(by_product(zeros, ones)) == [(0, 0, 0.0)]
+    assert triples(by_product(zeros, -ones)) == [(0, 0, 0.0)]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [-1, 1])
+def test_very_long_and_very_short_vectors_have_cosines_too(kind: type, size: int) -> None:
+    """Their squares over- and underflow."""
+    tiny = {np.float32: 1e-42, np.float64: 1e-320}[kind]
+    factor = 0.9 * float(np.finfo(kind).max) if size > 0 else tiny
+    a = (np.array([[1, 0], [0, 1]]) * factor).astype(kind)
+    b = np.array([[0, 3], [2, 0]], kind)
+    assert triples(mutual_nearest(a, b)) == [(0, 1, 1.0), (1, 0, 1.0)]
+    assert triples(mutual_nearest(b, a)) == [(0, 1, 1.0), (1, 0, 1.0)]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_cosines_need_finite_vectors(value: float) -> None:
+    x = np.ones((7, 3), np.float32)
+    x[5, 1] = value
+    with pytest.raises(InputError, match=r"vector 5 of b is not finite$"):
+        mutual_nearest(np.ones((2, 3), np.float32), x)
+
+
+def test_an_unknown_metric_is_refused(unchecked: None) -> None:
+    with pytest.raises(InputError, match="no metric called euclidean: expected one of cosine, dot"):
+        mutual_nearest(np.ones((2, 2)), np.ones((2, 2)), metric="euclidean")  # type: ignore[arg-type]
 
 
 def test_products_may_all_be_negative() -> None:
     a, b = np.array([[1.0], [2.0]], np.float32), np.array([[-1.0], [-3.0]], np.float32)
-    assert triples(mutual_nearest(a, b)) == [(0, 0, -1.0)]
+    assert triples(by_product(a, b)) == [(0, 0, -1.0)]
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -193,7 +300,7 @@ def test_products_may_all_be_negative() -> None:
 def test_where_there_is_nothing_nothing_matches(name: str, n: int, m: int) -> None:
     with way(name) as precision:
         for kind in (np.float32, np.float64):
-            result = mutual_nearest(np.ones((n, 2), kind), np.ones((m, 2), kind), precision=precision)
+            result = by_product(np.ones((n, 2), kind), np.ones((m, 2), kind), precision=precision)
             assert triples(result) == [] and result[2].dtype == kind
 
 
@@ -214,7 +321,7 @@ def test_both_ways_are_all_maxima(n: int, m: int, width: int, seed: int, masked:
             best.append((j, float(vector @ other[j]) if rivals else -math.inf))
     for name in WAYS:
         with way(name) as precision:
-            got = nearest_both_ways(
+            got = both_by_product(
                 a.astype(np.float32),
                 b.astype(np.float32),
                 valid_a=valid[0],
@@ -258,7 +365,7 @@ def test_masked_rows_are_as_if_they_were_not_there() -> None:
 @pytest.mark.parametrize("other", [torch.float16, torch.float32, torch.float64])
 def test_every_precision(dtype: torch.dtype, other: torch.dtype) -> None:
     a, b = dyadic(20, 3, 0), dyadic(30, 3, 1)
-    got = mutual_nearest(torch.from_numpy(a).to(dtype), torch.from_numpy(b).to(other))
+    got = by_product(torch.from_numpy(a).to(dtype), torch.from_numpy(b).to(other))
     assert triples(got) == naive(a, b)
     assert got[2].dtype == (np.float64 if dtype == other == torch.float64 else np.float32)
 
@@ -268,15 +375,15 @@ def test_arrays_and_tensors(dtype: type) -> None:
     a, b = dyadic(20, 3, 2).astype(dtype), dyadic(30, 3, 3).astype(dtype)
     wanted = naive(a.astype(np.float64), b.astype(np.float64))
     for first, second in [(a, b), (torch.from_numpy(a), torch.from_numpy(b)), (a, torch.from_numpy(b))]:
-        assert triples(mutual_nearest(first, second)) == wanted
+        assert triples(by_product(first, second)) == wanted
 
 
 @pytest.mark.parametrize("name", WAYS)
 def test_two_doubles_are_compared_as_doubles(name: str) -> None:
     a, b = np.array([[1.0]]), np.array([[1.0], [1.0 + 1e-12]])
     with way(name) as precision:
-        assert triples(mutual_nearest(a, b, precision=precision)) == [(0, 1, 1.0 + 1e-12)]
-        assert triples(mutual_nearest(a, b.astype(np.float32), precision=precision)) == [(0, 0, 1.0)]
+        assert triples(by_product(a, b, precision=precision)) == [(0, 1, 1.0 + 1e-12)]
+        assert triples(by_product(a, b.astype(np.float32), precision=precision)) == [(0, 0, 1.0)]
 
 
 VIEWS: dict[str, Callable[[np.ndarray], Any]] = {
@@ -303,7 +410,7 @@ def test_views_of_all_kinds(view: str, name: str) -> None:
     a, b = dyadic(20, 4, 4).astype(np.float32), dyadic(30, 4, 5).astype(np.float32)
     wanted = naive(a.astype(np.float64), b.astype(np.float64))
     with way(name) as precision:
-        assert triples(mutual_nearest(VIEWS[view](a), VIEWS[view](b), block=(6, 7), precision=precision)) == wanted
+        assert triples(by_product(VIEWS[view](a), VIEWS[view](b), block=(6, 7), precision=precision)) == wanted
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -347,17 +454,17 @@ def test_what_is_not_finite_is_refused_by_its_row(value: float, which: int) -> N
     x = [np.ones((7, 3), np.float32), np.ones((9, 3), np.float32)]
     x[which][5, 1] = value
     with pytest.raises(InputError, match=f"vector 5 of {'ab'[which]} is not finite, or too long"):
-        mutual_nearest(x[0], x[1])
+        by_product(x[0], x[1])
     valid = [np.arange(len(part)) > 2 for part in x]
     with pytest.raises(InputError, match=f"vector 5 of {'ab'[which]} is not finite"):
-        mutual_nearest(x[0], x[1], valid_a=valid[0], valid_b=valid[1])
+        by_product(x[0], x[1], valid_a=valid[0], valid_b=valid[1])
 
 
 def test_doubles_may_be_longer_than_floats() -> None:
     a = np.array([[1e20, 0.0], [0.0, 1e20]])
-    assert triples(mutual_nearest(a, a)) == [(0, 0, 1e40), (1, 1, 1e40)]
+    assert triples(by_product(a, a)) == [(0, 0, 1e40), (1, 1, 1e40)]
     with pytest.raises(InputError, match="vector 0 of a is not finite, or too long"):
-        mutual_nearest(a, a.astype(np.float32))
+        by_product(a, a.astype(np.float32))
 
 
 @pytest.mark.parametrize(

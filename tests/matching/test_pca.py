@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
 from encoders import Frame, InputError
+from encoders.catalogue import find
 from encoders.frame import padded_frame
 from matching import PatchPCA
 from matching.pca_source import PCA_CENTERS
@@ -397,17 +398,48 @@ def test_a_basis_survives_a_file(tmp_path: Path, center: Any, foreground: bool) 
 
 
 def test_a_basis_belongs_to_an_encoder() -> None:
-    basis = PatchPCA.fit([np.ones((2, 3, 4))], encoder=ENCODER)
-    basis.check_encoder(ENCODER | {"dtype": "bfloat16", "size": 256, "resize": "pad"})
-    basis.check_encoder(ENCODER | {"name": "my-mini"})  # the same weights under another name
+    facts = ENCODER | {"identity": "one"}
+    basis = PatchPCA.fit([np.ones((2, 3, 4))], encoder=facts)
+    assert basis.check_encoder(facts) == {}
+    assert basis.check_encoder(facts | {"size": 256, "resize": "pad", "fast_decode": True}) == {
+        "size": (128, 256),
+        "resize": ("keep", "pad"),
+        "fast_decode": (None, True),
+    }
+    assert basis.check_encoder(facts | {"name": "my-mini"}) == {}  # the same under another name
     for change, words in (
         ({"digest": "xyz"}, "expected mini, digest abc as it was fitted on, got mini, digest xyz"),
         ({"layer": "7"}, "expected mini, layer last as it was fitted on, got mini, layer 7"),
-        ({"digest": None, "name": "other"}, "expected mini as it was fitted on, got other"),
+        ({"stride": 4}, "expected mini, stride None as it was fitted on, got mini, stride 4"),
+        ({"dtype": "bfloat16"}, "expected mini, dtype float32 as it was fitted on, got mini, dtype bfloat16"),
+        ({}, "expected mini, identity one as it was fitted on, got mini, identity two"),
     ):
         with pytest.raises(InputError, match=f"^b.npz belongs to another encoder: {words}$"):
-            basis.check_encoder(ENCODER | change, "b.npz")
-    PatchPCA.fit([np.ones((2, 3, 4))]).check_encoder(ENCODER)
+            basis.check_encoder(facts | change | {"identity": "two"}, "b.npz")
+    assert PatchPCA.fit([np.ones((2, 3, 4))]).check_encoder(ENCODER) == {}
+
+
+@pytest.mark.parametrize("side", ["the basis", "the maps", "both"])
+def test_without_an_identity_only_weights_of_the_catalogue_are_known(side: str) -> None:
+    """Files of earlier versions: name and digest say what the network is, if the catalogue has them."""
+    mini = ENCODER | {"digest": find("mini").sha256}
+    dino = ENCODER | {"name": "dinov2_vits14", "digest": find("dinov2_vits14").sha256}
+
+    def check(facts: dict[str, Any], now: dict[str, Any]) -> Any:
+        first = facts | ({"identity": "one"} if side == "the maps" else {})
+        basis = PatchPCA.fit([np.ones((2, 3, 4))], encoder=first)
+        return basis.check_encoder(now | ({"identity": "one"} if side == "the basis" else {}), "b.npz")
+
+    assert check(mini, mini | {"size": 256}) == {"size": (128, 256)}
+    assert check(dino, dino) == {}
+    for facts in (ENCODER, mini | {"name": "my.pt"}, mini | {"digest": None}):
+        with pytest.raises(
+            InputError, match=r"^b\.npz was made by an older fewmatch, .* fit it again with --save-basis$"
+        ):
+            check(facts, facts)
+    for change in ({"name": "my.pt"}, {"digest": "xyz"}, {"layer": "7"}, {"stride": 4}, {"dtype": "bfloat16"}):
+        with pytest.raises(InputError, match=r"^b\.npz belongs to another encoder: expected mini"):
+            check(mini, mini | change)
 
 
 def test_a_basis_is_plain_arrays(tmp_path: Path) -> None:

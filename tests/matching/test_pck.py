@@ -19,7 +19,14 @@ from matching.pck_averages import mean_of_pairs, share_of_points
 from matching.pck_compare import compare_pck
 from matching.pck_convention import AVERAGES, Convention
 from matching.pck_presets import CUSTOMARY, PRESETS, choose_convention
-from matching.pck_records import PairRecord, benchmark_digest, open_pair_records, run_key
+from matching.pck_records import (
+    PairRecord,
+    benchmark_digest,
+    images_digest,
+    open_pair_records,
+    pair_inputs,
+    run_key,
+)
 from matching.pck_report import PCKReport, pck
 from matching.pck_scoring import pair_threshold
 
@@ -186,6 +193,7 @@ def test_json_says_everything() -> None:
         "kind": "spair",
         "split": "test",
         "digest": benchmark_digest(benchmark),
+        "images": None,
         "choices": {"limit": 4},
     }
     assert (data["pairs"], data["points"], data["categories"], data["points_outside"], data["mirrored"]) == (
@@ -480,11 +488,83 @@ def test_counting_is_in_the_words_and_not_in_the_key() -> None:
     ):
         other = Benchmark("spair", "test", [dataclasses.replace(PAIR, **change)])  # type: ignore[arg-type]
         assert benchmark_digest(other) != benchmark_digest(benchmark)
-    masks = [None, np.eye(3, dtype=bool)]
-    keys = {run_key(Convention(where="masks"), {}, benchmark, some) for some in (masks, masks[::-1], [None, ~masks[1]])}  # type: ignore[operator, list-item]
-    assert len(keys) == 3 and run_key(Convention(where="masks"), {}, benchmark, masks) in keys
+        # A run with one pair annotated otherwise is the same run: only that pair is scored again.
+        assert run_key(Convention(), {}, other) == run_key(Convention(), {}, benchmark)
+    for other in (
+        dataclasses.replace(benchmark, kind="ap10k"),
+        dataclasses.replace(benchmark, split="val"),
+        dataclasses.replace(benchmark, choices={"list": "small"}),
+    ):
+        assert run_key(Convention(), {}, other) != run_key(Convention(), {}, benchmark)
     moved = Benchmark("spair", "test", [dataclasses.replace(PAIR, path_a=Path("elsewhere/a.jpg"))])
     assert benchmark_digest(moved) == benchmark_digest(benchmark)
+
+
+@pytest.mark.parametrize(
+    ("change", "kind"),
+    [
+        ({"image_a": "other"}, "images"),
+        ({"image_b": "other"}, "images"),
+        ({"mask_a": np.eye(3, dtype=bool)}, "masks"),
+        ({"mask_b": ~np.eye(4, dtype=bool)}, "masks"),
+        ({"mask_b": None}, "masks"),
+        *(
+            ({"pair": dataclasses.replace(PAIR, **part)}, "annotations")  # type: ignore[arg-type]
+            for part in (
+                {"points_a": POINTS_B + 1},
+                {"points_b": POINTS_B + 1e-9},
+                {"box_a": (0.0, 0.0, 3.0, 9.0)},
+                {"box_b": None},
+                {"category": "dog"},
+                {"twins": (1, 0)},
+                {"facts": {"v": 1}},
+                {"size_a": (48, 41)},
+                {"size_b": None},
+                {"path_b": Path("other.jpg")},
+            )
+        ),
+    ],
+)
+def test_a_record_is_stale_where_anything_that_it_was_made_from_changed(
+    change: dict[str, Any], kind: str, tmp_path: Path
+) -> None:
+    made: dict[str, Any] = {"pair": PAIR, "image_a": "a", "image_b": "b", "mask_b": np.eye(4, dtype=bool)}
+    before, after = pair_inputs(**made), pair_inputs(**made | change)
+    assert sum(before[part] != after[part] for part in before) == 1
+    old = dataclasses.replace(RECORDS[0], inputs=before)
+    new = dataclasses.replace(RECORDS[0], errors=RECORDS[0].errors + 1, inputs=after)
+    with open_pair_records(tmp_path / "pairs.jsonl", "run") as records:
+        records.add(old)
+        assert records.changed("a1", before) == () and records.changed("a1", after) == (kind,)
+        records.add(new)
+    # The last line of a pair counts.
+    with open_pair_records(tmp_path / "pairs.jsonl", "run") as records:
+        assert len(records) == 1 and records["a1"].errors.tolist() == new.errors.tolist()
+        assert records.changed("a1", before) == (kind,) and records.changed("a1", after) == ()
+
+
+def test_records_without_digests_are_stale(tmp_path: Path) -> None:
+    with open_pair_records(tmp_path / "pairs.jsonl", "run") as records:
+        records.add(RECORDS[0])
+        assert records.changed("a1", pair_inputs(PAIR, "a", "b")) == ("images", "annotations", "masks")
+
+
+def test_images_have_a_digest_where_all_records_say(tmp_path: Path) -> None:
+    one, two = (
+        dataclasses.replace(item, inputs=pair_inputs(PAIR, "a", name))
+        for item, name in zip(RECORDS[:2], "bc", strict=True)
+    )
+    assert images_digest([one, two]) == images_digest([two, one]) is not None
+    assert images_digest([one, dataclasses.replace(two, inputs=one.inputs)]) != images_digest([one, two])
+    assert images_digest([one, RECORDS[1]]) is None
+    benchmark = Benchmark("spair", "test", [PAIR])
+    results = [pck([one, item], Convention(), benchmark=benchmark).to_json() for item in (two, RECORDS[1])]
+    assert [result["benchmark"]["images"] for result in results] == [images_digest([one, two]), None]
+    first, second = results
+    other = {**first, "benchmark": {**first["benchmark"], "images": "other"}}
+    for one_result, another, same in ((first, first, True), (first, other, False), (first, second, None)):
+        assert compare_pck(one_result, another).same_images is same
+        assert compare_pck(another, one_result).to_json()["same_images"] is same
 
 
 def test_records_are_there_again(tmp_path: Path) -> None:
@@ -533,6 +613,11 @@ def test_records_of_others_are_refused(tmp_path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(OutputExistsError, match="records of another run"), open_pair_records(path, "other"):
         pass
+    assert path.read_bytes() == before
+    path.write_bytes(before.replace(b'"schema":3', b'"schema":2'))
+    with pytest.raises(OutputExistsError, match="records of schema 2, this fewmatch"), open_pair_records(path, "run"):
+        pass
+    path.write_bytes(before)
     assert path.read_bytes() == before
     for text in ("hello", "hello\n", "[]\n", '{"kind": "notes"}\n'):
         path.write_text(text)

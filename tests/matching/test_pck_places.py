@@ -251,6 +251,20 @@ def test_flip_looks_twins_up_in_the_mirror_image() -> None:
     got = locate(points, EncodedImage(a_far, frame, mirrored=mirrored), EncodedImage(b, frame), flip, twins=(1, 0, 2))
     assert got.choice is not None and got.choice.mirrored
     assert got.xy_b[:, 0].tolist() == [3, 0, 1]
+    # The third is in column 2 of B by A as it is, and in column 1 by the mirror image: without a twin the former counts.
+    absent = locate(
+        points, EncodedImage(a_far, frame, mirrored=mirrored), EncodedImage(b, frame), flip, twins=(1, 0, -1)
+    )
+    assert absent.xy_b[:, 0].tolist() == [3, 0, 2] and absent.choice == got.choice
+    none = locate(
+        points[:, :], EncodedImage(a_far, frame, mirrored=mirrored), EncodedImage(b, frame), flip, twins=(-1,) * 3
+    )
+    assert none.xy_b[:, 0].tolist() == [3, 0, 2]
+    outside = np.array([[-9.0, 0.0], [3.0, 0.0], [9.0, 0.0]])
+    moved = locate(
+        outside, EncodedImage(a_far, frame, mirrored=mirrored), EncodedImage(b, frame), flip, twins=(1, 0, -1)
+    )
+    assert moved.moved.tolist() == [False, True, True] and moved.xy_b[:, 0].tolist() == [3, 0, 0]
     alone = locate(points, EncodedImage(a_far, frame, mirrored=mirrored), EncodedImage(b, frame), flip)
     assert alone.xy_b[:, 0].tolist() == [0, 3, 1]
     kept = locate(
@@ -388,6 +402,7 @@ def shifted(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[BenchmarkPai
             box_b=(0.0, 0.0, 30.0, 20.0),
             size_a=(48, 48),
             size_b=(48, 48),
+            twins=tuple(range(9)),
         )
         store = encode_images(paths, PatchLocalEncoder(embed_dim=24), size=96, resize="keep", keep="patches")
         out.append((pair, [(store.feature_map(k), store.frame(k)) for k in range(2)]))

@@ -132,3 +132,14 @@ def test_what_does_not_fit(x: list[np.ndarray], dimensions: int, message: str, m
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
     with pytest.raises(InputError, match=message):
         quantize(x, dimensions)
+
+
+@pytest.mark.parametrize("length", [0.5, 2.0, np.nan])
+def test_descriptors_that_are_not_of_unit_length_are_refused(length: float) -> None:
+    x = drawn(np.random.default_rng(0), [4, 3], 5)
+    quantized = quantize(x, 3)
+    x[1] = x[1] * np.array([[1], [length], [1]], np.float32)
+    with pytest.raises(InputError, match="expected descriptors of length 1, or 0, got one of length"):
+        quantize(x, 3)
+    with pytest.raises(InputError, match=f"got one of length {length:g}"):
+        cosine_error(x, quantized, [np.ones(len(part), bool) for part in x])
