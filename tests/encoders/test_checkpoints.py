@@ -163,9 +163,7 @@ def test_the_network_is_found_whatever_stands_around_it(name: str, around: str, 
     wrap, prefix, left = AROUND[around]
     content = wrap(state)
     nested = any(not isinstance(value, Tensor) for value in content.values())
-    if name == "seer" or (
-        name == "dinov2" and nested
-    ):  # both kinds of file hold the same; this one takes longer to read
+    if name == "dinov2" and nested:  # both kinds of file hold the same; this one takes longer to read
         torch.save(content, path := tmp_path / "own.pth")
     else:
         save_file(flat("", content), path := tmp_path / "own.safetensors")
