@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cli import output
 from cli.download import shown
 from cli.options import DEFAULT_ENCODER
 
@@ -74,6 +75,8 @@ class EncodingChoice:
                 note=note,
                 progress=progress,
             )
+        if encoder.source.get("family_from") != "catalogue":
+            output.state.sources[encoder.digest, encoder.family] = encoder.source
         return tapped(encoder, self.layer or "last", raw=self.raw, facet=self.facet)
 
     def _require_the_same(self, encoder: FrozenEncoder | TappedEncoder) -> None:
@@ -180,12 +183,16 @@ def range_words(key: dict[str, Any]) -> str:
 
 
 def encoder_json(key: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The entry `encoder` of results; None where features came without one. Equal `identity`, equal features."""
+    """The entry `encoder` of results; None where features came without one. Equal `identity`, equal features.
+
+    `source` says what was taken of a weights file that this run loaded by its path (`FrozenEncoder.source`).
+    """
     if key is None:
         return None
     from encoders.identity import key_digest
 
     facts, preprocessing = key["encoder"], key["preprocessing"]
+    source = output.state.sources.get((facts["digest"], facts.get("family")))
     return (
         {
             "name": facts["name"],
@@ -202,6 +209,7 @@ def encoder_json(key: dict[str, Any] | None) -> dict[str, Any] | None:
         | ({"range": preprocessing["range"]} if "range" in preprocessing else {})
         | ({"crops": preprocessing["crops"]} if "crops" in preprocessing else {})
         | ({"mirror": True} if "mirror" in preprocessing else {})
+        | ({} if source is None else {"source": source})
     )
 
 

@@ -21,6 +21,7 @@ class State:
 
     noted: its notes, none of which is repeated. missing: images that could not be drawn, by path with the reason.
     failed: figures that could not be written, by path with the reason. image_notes: what is worth knowing of the images that are used.
+    sources: what was taken of the weights files that were loaded by their paths, by digest and family.
     """
 
     quiet: bool = False
@@ -29,6 +30,7 @@ class State:
     missing: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     image_notes: list[dict[str, str]] = field(default_factory=list)
+    sources: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
 
 state = State()
@@ -37,7 +39,7 @@ state = State()
 def start() -> None:
     """Begin a run: forget the one before."""
     state.quiet = state.debug = False
-    for kept in (state.noted, state.missing, state.failed, state.image_notes):
+    for kept in (state.noted, state.missing, state.failed, state.image_notes, state.sources):
         kept.clear()
 
 

@@ -1,10 +1,11 @@
-"""Weights files to state dicts: opened without running code, un-nested, unwrapped, and held against what a model expects."""
+"""Weights files to state dicts: opened without running code, searched for the network, and held against what a model expects."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,22 @@ from encoders.errors import InputError, WeightsRefusedError
 from encoders.torch_files import UNREADABLE, open_torch_file, script_tensors
 from encoders.unpickle import ScriptModule, StoredTensor
 
-#: Where training checkpoints keep the network, in the order in which they are looked for (reference/encoders.md 23.2).
-_NESTING = (
-    "teacher",
-    "target_encoder",
-    "state_dict",
-    "model",
-    "module",
-    "classy_state_dict.base_model.model.trunk",
-)
-_WRAPPERS = ("module.", "backbone.", "_orig_mod.")
+#: What wrappers of the training insert into names, in front or in the middle: DataParallel, torch.compile, FSDP, activation checkpointing.
+_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"})
+#: What a part of a name says where the network under it is a teacher, or another moving average of the one that is trained.
+_TEACHER = re.compile(r"teacher|target|momentum|(^|_)(ema|swa)(_|$)", re.IGNORECASE)
+#: How deep dictionaries and lists of a checkpoint are looked into.
+_MAX_NESTING = 12
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.(safetensors|bin)$")
 _WEB_PAGE = (b"<!doctype", b"<html", b"<head", b"<?xml")
 
 
 def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file or a PyTorch checkpoint, on the CPU, without running anything the file holds.
+    """All tensors of a `.safetensors` file or a PyTorch checkpoint, on the CPU, without running anything the file holds.
 
     A folder in the Hugging Face layout stands for the `model.safetensors` in it. PyTorch checkpoints may have any format that
-    `torch.save` ever had, or be TorchScript archives; objects of other classes beside the tensors are ignored.
+    `torch.save` ever had, or be TorchScript archives; objects of other classes beside the tensors are ignored. Keys of nested
+    dictionaries are joined by dots: `teacher.backbone.cls_token`. Values are read from the disk when they are used.
 
     Raises:
         InputError: there is no such file.
@@ -52,7 +51,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         if isinstance(archive.root, ScriptModule):
             stored = script_tensors(archive.root)
         else:
-            stored = _innermost(archive.root)
+            stored = _tensors(archive.root)
         if stored:
             return {_printable(name): archive.tensor(tensor) for name, tensor in stored.items()}
     except safetensors.SafetensorError as error:
@@ -64,7 +63,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Tensor]:
         raise WeightsRefusedError(
             f"{path} cannot be read as weights ({_first_line(error)}): fetch the file again"
         ) from error
-    message = f"{path} holds no state dict: expected tensors by name, or one of {', '.join(_NESTING)} with them inside"
+    message = f"{path} holds no state dict: expected tensors by name, in dictionaries of any nesting"
     if archive.inert:
         some = ", ".join(dict.fromkeys(_printable(str(name)) for name in archive.inert[:3]))
         message += f"; got objects of other kinds ({some}), which only code could rebuild: nothing was run"
@@ -77,10 +76,29 @@ def is_web_page(start: bytes) -> bool:
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
-    """The file that a path names: itself, or the `model.safetensors` of a folder."""
+    """The file that a path names: itself, or the `model.safetensors` of a folder.
+
+    Raises:
+        InputError: there is no such file, or it is one of several that hold a model together.
+    """
     path = Path(path)
+    if _SHARD.search(path.name):
+        raise InputError(f"{path} is a part of a model in several files: write hf:{path.parent} for all of them")
     if path.is_dir():
-        path = path / "model.safetensors"
+        folder, path = path, path / "model.safetensors"
+        if not path.is_file() and (folder / "model.safetensors.index.json").is_file():
+            raise InputError(f"{folder} has its weights in several files: write hf:{folder}, which reads them all")
+        if not path.is_file() and (folder / "pytorch_model.bin").is_file():
+            raise InputError(
+                f"{folder} has no model.safetensors: write {folder / 'pytorch_model.bin'} for its weights; hf:{folder} reads the whole "
+                "folder once they are saved as safetensors"
+            )
+        if not path.is_file() and any(folder.glob("pytorch_model*.bin*")):
+            raise InputError(
+                f"{folder} has its weights as pickles in several files: save them as safetensors "
+                "(`save_pretrained` of transformers does), then write "
+                f"hf:{folder}"
+            )
     if not path.is_file():
         raise InputError(
             f"no weights at {path}: expected a .safetensors or .pth file, or a folder with model.safetensors"
@@ -96,30 +114,120 @@ def _printable(name: str) -> str:
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
-def _innermost(loaded: Any, depth: int = 4) -> dict[str, StoredTensor]:
-    """The tensors by name of a checkpoint, wherever it keeps them; what lies beside them (`epoch`, `_ema`, a config) is not looked at."""
-    if not isinstance(loaded, dict):
-        return {}
-    here = {str(key): value for key, value in loaded.items() if isinstance(value, StoredTensor)}
-    for path in _NESTING if depth else ():
-        inner: Any = loaded
-        for key in path.split("."):
-            inner = inner.get(key) if isinstance(inner, dict) else None
-        deeper = _innermost(inner, depth - 1)
-        if len(deeper) > len(here):  # a checkpoint may have a tensor or two beside its network
-            return deeper
-    return here
+def _tensors(root: Any) -> dict[str, StoredTensor]:
+    """The tensors in a checkpoint by the keys that lead to them, joined by dots. What stands in several places is taken at the first.
+
+    Raises:
+        ValueError: two tensors have one name.
+    """
+    found: dict[str, StoredTensor] = {}
+    seen: set[int] = set()
+
+    def visit(prefix: str, value: Any, depth: int) -> None:
+        if isinstance(value, StoredTensor):
+            if prefix in found:
+                raise ValueError(f"two tensors are called {prefix}")
+            found[prefix] = value
+        elif isinstance(value, dict | list | tuple) and depth and id(value) not in seen:
+            seen.add(id(value))
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                visit(f"{prefix}.{key}" if prefix else str(key), inner, depth - 1)
+
+    visit("", root, _MAX_NESTING)
+    return found
 
 
-def unwrapped(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The entries without what training wrappers put in front, and FSDP chunks joined (`blocks.{chunk}.{i}.` to `blocks.{i}.`)."""
-    state = dict(state)
-    for prefix in _WRAPPERS * 2:
-        if state and all(key.startswith(prefix) for key in state if not key.startswith("head")):
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    if any(re.match(r"blocks\.\d+\.\d+\.", key) for key in state):
-        state = {re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", key): value for key, value in state.items()}
-    return state
+@dataclass(frozen=True)
+class Network:
+    """A network in a file.
+
+    prefix: what stands in front of its entries there, with its last dot: `teacher.backbone.`; empty where nothing does.
+    anchor: the entry that it was found by. entries: its tensors under their names behind the prefix, without wrappers in the middle.
+    """
+
+    prefix: str
+    anchor: str
+    entries: dict[str, Tensor]
+
+    @property
+    def place(self) -> str:
+        """The prefix in words."""
+        return self.prefix.removesuffix(".") or "the top level"
+
+    @property
+    def is_teacher(self) -> bool:
+        return any(map(_TEACHER.search, self.prefix.split(".")))
+
+
+def find_networks(state: Mapping[str, Tensor], anchors: Collection[str]) -> list[Network]:
+    """The networks among the tensors of a file, found by an entry that each of them has.
+
+    Whatever stands in front of that entry is the network's prefix, and the network is what has this prefix; but not what belongs to
+    another network further in. Wrappers are taken out of names, and chunks of FSDP joined (`blocks.{chunk}.{i}.` to `blocks.{i}.`).
+
+    Args:
+        anchors: names of such entries, usually the weight of the patch embedding. Where several fit a name, the longest counts.
+
+    Raises:
+        WeightsRefusedError: two entries of a network have one name once wrappers are taken out.
+    """
+    places: dict[str, str] = {}
+    for name in state:
+        found = _anchor(name, anchors)
+        if found:
+            places.setdefault(*found)
+    networks = []
+    for prefix, anchor in places.items():
+        inside = [other for other in places if other.startswith(prefix) and other != prefix]
+        names = [name for name in state if name.startswith(prefix) and not name.startswith(tuple(inside))]
+        networks.append(Network(prefix, anchor, _without_wrappers(state, names, prefix)))
+    return networks
+
+
+def outside(state: Mapping[str, Tensor], network: Network, others: Collection[Network] = ()) -> dict[str, int]:
+    """How many entries of a file are no part of a network, by the outermost name that tells them apart from it.
+
+    others: networks of the file that were not taken.
+    """
+    own = network.prefix.split(".")
+    inside = tuple(other.prefix for other in others if len(other.prefix) > len(network.prefix))
+    groups: dict[str, int] = {}
+    for name in state:
+        if not name.startswith(network.prefix) or name.startswith(inside):
+            parts = name.split(".")
+            depth = next(i for i, (a, b) in enumerate(zip([*parts, ""], own, strict=False)) if a != b)
+            group = ".".join(parts[: depth + 1])
+            groups[group] = groups.get(group, 0) + 1
+    return groups
+
+
+def _anchor(name: str, anchors: Collection[str]) -> tuple[str, str] | None:
+    """The prefix and the anchor that a name consists of; None where it ends in none."""
+    parts = name.split(".")
+    kept = [index for index, part in enumerate(parts) if part not in _WRAPPERS]
+    plain = ".".join(parts[index] for index in kept)
+    fitting = [anchor for anchor in anchors if plain == anchor or plain.endswith("." + anchor)]
+    if not fitting:
+        return None
+    anchor = max(fitting, key=len)
+    start = kept[len(kept) - anchor.count(".") - 1]
+    return "".join(part + "." for part in parts[:start]), anchor
+
+
+def _without_wrappers(state: Mapping[str, Tensor], names: list[str], prefix: str) -> dict[str, Tensor]:
+    short = {
+        name: ".".join(part for part in name.removeprefix(prefix).split(".") if part not in _WRAPPERS) for name in names
+    }
+    if any(re.match(r"blocks\.\d+\.\d+\.", new) for new in short.values()):
+        short = {name: re.sub(r"^blocks\.\d+\.(\d+)\.", r"blocks.\1.", new) for name, new in short.items()}
+    entries: dict[str, Tensor] = {}
+    for name, new in short.items():
+        if new in entries:
+            raise WeightsRefusedError(
+                f"two entries are {prefix}{new} once wrappers are taken out of names: {name} is one"
+            )
+        entries[new] = state[name]
+    return entries
 
 
 def require_match(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], what: str) -> None:

@@ -88,6 +88,7 @@ def load_hugging_face(
         family="hf",
         preprocessing=preprocessing_of(processor, processor_path, patch=model.patch_size, image_size=model.image_size),
         digest=digest_of(weights),
+        source={"family": "hf", "family_from": "config.json", "model_type": str(getattr(settings, "model_type", ""))},
         device=chosen_device,
         dtype=chosen,
     )

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,60 @@ def weights_files_of(files: ModelFolder | ModelRepository, place: str) -> list[P
 def digest_of(weights: list[Path]) -> str:
     digests = [file_digest(path) for path in weights]
     return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the files beside weights in the Hugging Face layout say of them; None is what they leave open.
+
+    family: of ours. heads: of a block's attention. mean, std: of the pixels, for values from 0 to 1.
+    """
+
+    family: str | None = None
+    heads: int | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+
+
+#: Our family of each `model_type`. Not of `vit`, under which DINO's weights were published, and those of classifiers as well.
+_FAMILIES = {
+    "dinov2": "dinov2",
+    "dinov2_with_registers": "dinov2_reg",
+    "dinov3_vit": "dinov3",
+    "vit_mae": "mae",
+    "vit_msn": "msn",
+}
+_CLIP = {"quick_gelu": "clip", "gelu": "open_clip"}
+
+
+def settings_beside(weights: Path) -> Settings:
+    """What `config.json` and `preprocessor_config.json` beside a weights file say, where it has a name of transformers.
+
+    Raises:
+        InputError: one of them is damaged.
+    """
+    config = weights.parent / "config.json"
+    if weights.name not in ("model.safetensors", "pytorch_model.bin") or not config.is_file():
+        return Settings()
+    settings = read_json(config)
+    kind = settings.get("model_type")
+    inner = settings.get("vision_config")
+    settings = inner if isinstance(inner, dict) else settings
+    family = _FAMILIES.get(str(kind))
+    if kind in ("clip", "clip_vision_model"):
+        family = _CLIP.get(settings.get("hidden_act", "quick_gelu"))
+    # transformers leaves out what is its default.
+    heads = settings.get("num_attention_heads", 6 if family == "dinov3" else 12) if family or kind == "vit" else None
+    processor = weights.parent / "preprocessor_config.json"
+    pixels = read_json(processor) if processor.is_file() else {}
+    mean, std = (_three(pixels.get(name)) for name in ("image_mean", "image_std"))
+    return Settings(family, heads if isinstance(heads, int) else None, mean, std)
+
+
+def _three(numbers: Any) -> tuple[float, float, float] | None:
+    if isinstance(numbers, list) and len(numbers) == 3 and all(isinstance(number, int | float) for number in numbers):
+        return numbers[0], numbers[1], numbers[2]
+    return None
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -13,16 +13,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from encoders import catalogue
-from encoders.checkpoint import read_weights, require_match, unwrapped, weights_file
+from encoders.checkpoint import Network, outside, read_weights, require_match, weights_file
 from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
 from encoders.download import Progress
-from encoders.errors import FewmatchError, InputError
-from encoders.families import families, find_family, recognise
+from encoders.errors import FewmatchError, InputError, WeightsRefusedError
+from encoders.families import Family, FamilyOpenError, choose_network, families, find_family, without_heads
 from encoders.features import Features
+from encoders.hugging_face_files import settings_beside
 from encoders.identity import file_digest, state_digest
 from encoders.models import Backbone
+from encoders.models.vit import VisionTransformer
 from encoders.preprocessing import Preprocessing
 from encoders.weights_files import Note, obtain, verify
+
+#: How many groups of entries that were left out a note names.
+_GROUPS_SHOWN = 5
 
 
 class FrozenEncoder:
@@ -33,6 +38,9 @@ class FrozenEncoder:
         stride: pixels from one patch to the next; less than `patch_size` where patches overlap.
         digest: SHA-256 of the weights file, or of the state dict it was made from, in hex.
         architecture: every option that the network was built with, JSON-ready.
+        source: how family and network were chosen, ready for JSON: `family` and `family_from` (`catalogue`, `told`, `digest`,
+            `config.json` or `entries`), `prefix` of the network in the file, `not_taken` (prefixes of other networks there), `left_out`
+            (in words), `heads_from` where they were assumed.
         device, dtype: where and in what the network runs. Outputs have this dtype.
     """
 
@@ -46,6 +54,7 @@ class FrozenEncoder:
         digest: str,
         device: torch.device,
         dtype: torch.dtype,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         self.model = model.to(device=device, dtype=dtype).eval().requires_grad_(False)
         self.name = name
@@ -58,6 +67,7 @@ class FrozenEncoder:
         self.architecture = model.facts()
         self.device = device
         self.dtype = dtype
+        self.source = dict(source or {"family": family})
 
     @overload
     def __call__(self, images: Float[Tensor, "b 3 H W"], /) -> Features: ...
@@ -157,21 +167,23 @@ def load(
 
     Args:
         name_or_path: such as `mini` or `dinov2_vits14`; or a `.pth` or `.safetensors` file (official or Hugging Face layout), or a
-            folder with `model.safetensors`. A name wins over a file called the same: write `./mini` for the file. `FAMILY:PATH` says the
-            family of a file whose keys leave it open, as those of DINO and MAE do. `hf:REPOSITORY` or `hf:FOLDER` is any vision backbone
+            folder with `model.safetensors`; the network is found in the file, whatever stands around it (docs/weights.md). A name wins over
+            a file called the same: write `./mini` for the file. `FAMILY:PATH` says the family of a file whose entries leave it open, as
+            those of DINO and MAE do. `hf:REPOSITORY` or `hf:FOLDER` is any vision backbone
             that transformers runs (see `encoders.hugging_face.load_hugging_face`).
         device: `auto` (CUDA, then MPS, then CPU), or a torch device.
         dtype: `auto` (bfloat16 where the hardware multiplies it natively, else float32), or a torch dtype or its name.
         trust_digest: accept a file whose digest is not the one that third parties observed.
         stride: pixels from one patch to the next; less than the patch size gives overlapping, denser patches. None is the patch size.
         compile: see `FrozenEncoder.compile`.
-        note: called with lines worth showing: what is fetched, its size and licence; that a licence is non-commercial.
+        note: called with lines worth showing: what is fetched, its size and licence; that a licence is non-commercial; of a file, its
+            family and how that is known, which network of it was taken, and what was left out.
         progress: called with the bytes fetched and those in all (None where the server does not say).
 
     Raises:
         InputError: no such name and no such file; a stride that the encoder cannot have.
         WeightsMissingError: the name is known, its weights are not on this machine and cannot be fetched.
-        WeightsRefusedError: the file is damaged, unsafe, or not what its name promises.
+        WeightsRefusedError: the file is damaged, unsafe, or not what its name promises; or it leaves its family or network open.
         FewmatchError: with `compile`, where `torch.compile` does not work.
     """
     told: dict[str, Any] = {} if stride is None else {"stride": stride}
@@ -184,20 +196,14 @@ def load(
         return load_hugging_face(text.removeprefix("hf:"), device=device, dtype=dtype, stride=stride, progress=progress)
     names = {record.name for record in catalogue.checkpoints()}
     family, text = split_family(text)
+    first, _, rest = text.partition(":")
+    if os.path.exists(rest) and not os.path.exists(text):
+        find_family(first)  # raises: a family that does not exist
     if family or (
         text not in names
         and (os.path.exists(text) or os.sep in text or Path(text).suffix in (".pth", ".pt", ".bin", ".safetensors"))
     ):
-        path = weights_file(text)
-        encoder = from_state_dict(
-            read_weights(path),
-            family or None,
-            name=_name_of(path),
-            digest=file_digest(path),
-            device=device,
-            dtype=dtype,
-            **told,
-        )
+        encoder = _from_file(weights_file(text), family or None, note, device=device, dtype=dtype, **told)
         return encoder.compile() if compile else encoder
     record = catalogue.find(text)
     if record.non_commercial and note:
@@ -228,17 +234,92 @@ def encoder_of(
     Raises:
         WeightsRefusedError: they are not.
     """
-    told |= record.untold(find_family(record.family).options)
-    return from_state_dict(
+    return _built(
         read_weights(path),
         record.family,
+        "catalogue",
         name=record.name,
         digest=digest,
         preprocessing=record.preprocessing,
         device=device,
         dtype=dtype,
-        **told,
+        **record.untold(find_family(record.family).options) | told,
     )
+
+
+def _from_file(path: Path, family: str | None, note: Note | None, **how: Any) -> FrozenEncoder:
+    """An encoder from a file that has no name in the catalogue; `note` gets one line that says what was taken for what."""
+    try:
+        encoder, line = _from_tensors(path, read_weights(path), family, **how)
+    except WeightsRefusedError as error:
+        if str(path) in str(error):
+            raise
+        # What is no network of ours, or not said to be one, may be one of transformers.
+        other = f"; hf:{path.parent} runs it as config.json says" if (path.parent / "config.json").is_file() else ""
+        raise type(error)(f"{path}: {error}{other}") from error
+    if note:
+        note(f"{path.name}: {line}")
+    return encoder
+
+
+def _from_tensors(path: Path, state: Mapping[str, Tensor], family: str | None, **how: Any) -> tuple[FrozenEncoder, str]:
+    """The encoder, and in words how family and network were chosen."""
+    digest, beside = file_digest(path), settings_beside(path)
+    record = None if family else catalogue.of_digest(sha256=digest)
+    reason = "told"
+    if family is None and record is None and beside.family:
+        family, reason = beside.family, "config.json"
+    elif family is None and record is None:
+        try:
+            choose_network(state)
+            reason = "entries"
+        except FamilyOpenError:
+            record = catalogue.of_digest(md5=file_digest(path, "md5"))
+            if record is None:
+                raise
+    preprocessing = None
+    if record:
+        family, reason, preprocessing = record.family, "digest", record.preprocessing
+        how = record.untold(find_family(family).options) | how
+    elif beside.heads:
+        how = {"heads": beside.heads} | how
+    encoder = _built(state, family, reason, name=_name_of(path), digest=digest, preprocessing=preprocessing, **how)
+    line = _source_words(encoder.source, record, beside.family)
+    own = encoder.preprocessing
+    mean, std = (own.mean, own.std) if record else (beside.mean or own.mean, beside.std or own.std)
+    if (mean, std) != (own.mean, own.std):
+        encoder.preprocessing = dataclasses.replace(own, mean=mean, std=std)
+        encoder.source["pixels_from"] = "preprocessor_config.json"
+        line += "; mean and standard deviation of the pixels are those of preprocessor_config.json"
+    return encoder, line
+
+
+def _source_words(source: Mapping[str, Any], record: catalogue.Checkpoint | None, beside: str | None) -> str:
+    family = source["family"]
+    words = {
+        "told": "as you say",
+        "entries": "recognised by its entries",
+        "config.json": "as config.json beside it says",
+        "digest": f"its digest is that of {record.name}" if record else "",
+    }
+    parts = [f"family {family} ({words[source['family_from']]})"]
+    if beside not in (None, family):
+        parts.append(f"config.json beside it says {beside}")
+    if source["prefix"] or source["not_taken"]:
+        taken, *others = (
+            prefix.removesuffix(".") or "the top level" for prefix in (source["prefix"], *source["not_taken"])
+        )
+        parts.append(f"the network at {taken}" + (f", not at {', '.join(others)}" if others else ""))
+    if source["left_out"]:
+        more = len(source["left_out"]) - _GROUPS_SHOWN
+        parts.append(
+            "left out: " + ", ".join(source["left_out"][:_GROUPS_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        )
+    if "heads_from" in source:
+        heads = source["heads"]
+        verb = "is" if heads == 1 else "are"
+        parts.append(f"attention heads: {heads}, each of 64 channels, {verb} assumed, as the file does not say")
+    return "; ".join(parts)
 
 
 def from_state_dict(
@@ -255,21 +336,62 @@ def from_state_dict(
     """Build an encoder from a state dict in the official or the Hugging Face layout.
 
     Args:
-        state: tensors by name; wrappers in front of the names (`module.`, `backbone.`) are taken off.
-        family: such as `dinov2` or `dinov2_reg`; None reads it off the keys.
+        state: tensors by name; the network is found among them, whatever stands in front of its names (see
+            `encoders.families.choose_network`).
+        family: such as `dinov2` or `dinov2_reg`; None reads it off the entries.
         architecture: fields of `encoders.models.vit.ViTArchitecture` that keys and shapes cannot tell, such as `heads=2`, or that
             are to be otherwise, such as `stride=4`.
 
     Raises:
         InputError: an unknown family, or an architecture option that does not exist.
-        WeightsRefusedError: keys or shapes are not the family's.
+        WeightsRefusedError: keys or shapes are not the family's, or leave the family or the network open.
     """
-    given = unwrapped(state)
-    rules = find_family(family) if family is not None else recognise(given)
-    entries = rules.official(given)
+    return _built(
+        state,
+        family,
+        "told" if family else "entries",
+        name=name,
+        digest=digest,
+        preprocessing=preprocessing,
+        device=device,
+        dtype=dtype,
+        **architecture,
+    )
+
+
+def _built(
+    state: Mapping[str, Tensor],
+    family: str | None,
+    family_from: str,
+    *,
+    name: str | None,
+    digest: str | None,
+    preprocessing: Preprocessing | None,
+    device: DeviceLike = "cpu",
+    dtype: DtypeLike = "float32",
+    **architecture: Any,
+) -> FrozenEncoder:
+    choice = choose_network(state, family)
+    rules, network = choice.family, choice.network
+    entries = rules.official(network.entries)
+    heads = _released_heads(rules, entries) if "heads" not in architecture else None
+    if heads is not None:
+        architecture["heads"] = heads
     model = rules.model(entries, **architecture)
+    entries, dropped = without_heads(entries, model.state_dict())
     require_match(entries, model.state_dict(), f"{rules.name} ({model.describe()})")
     chosen = choose_dtype(dtype, choose_device(device))
+    groups = outside(state, network, choice.others) | {network.prefix + part: n for part, n in dropped.items()}
+    groups |= _beside_the_tower(network, rules, entries)
+    source: dict[str, Any] = {
+        "family": rules.name,
+        "family_from": family_from,
+        "prefix": network.prefix,
+        "not_taken": [other.prefix for other in choice.others],
+        "left_out": [f"{group} ({n} {'entry' if n == 1 else 'entries'})" for group, n in groups.items()],
+    }
+    if isinstance(model, VisionTransformer) and architecture.get("heads") is None and _heads_are_open(entries):
+        source |= {"heads": model.architecture.heads, "heads_from": "assumed"}
     model.take_weights(entries, chosen)
     return FrozenEncoder(
         model,
@@ -279,7 +401,34 @@ def from_state_dict(
         digest=digest or state_digest(entries),
         device=choose_device(device),
         dtype=chosen,
+        source=source,
     )
+
+
+def _beside_the_tower(network: Network, rules: Family, entries: Mapping[str, Tensor]) -> dict[str, int]:
+    """What a model of several towers has beside the one that is used, such as its text tower, in groups as those of `outside`."""
+    tower, _, rest = network.anchor.partition(".")
+    if rest not in rules.anchors:
+        return {}
+    used = {id(value) for value in entries.values()}
+    groups: dict[str, int] = {}
+    for key, value in network.entries.items():
+        if not key.startswith(tower + ".") and id(value) not in used:
+            group = network.prefix + key.partition(".")[0]
+            groups[group] = groups.get(group, 0) + 1
+    return groups
+
+
+def _heads_are_open(entries: Mapping[str, Tensor]) -> bool:
+    """Whether nothing in the entries of a vision transformer tells the number of attention heads."""
+    telling = ("rope_embed.periods", "rel_pos_bias.relative_position_bias_table")
+    return "cls_token" in entries and not any(key in entries for key in telling)
+
+
+def _released_heads(rules: Family, entries: Mapping[str, Tensor]) -> int | None:
+    if "heads" not in rules.options or not _heads_are_open(entries):
+        return None
+    return catalogue.released_heads(rules.name, entries["cls_token"].shape[-1])
 
 
 def _fitting(family: Preprocessing, patch: int) -> Preprocessing:

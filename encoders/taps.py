@@ -100,6 +100,7 @@ class TappedEncoder:
         self.patch_size, self.stride, self.preprocessing = encoder.patch_size, encoder.stride, encoder.preprocessing
         self.dtype, self.device = encoder.dtype, encoder.device
         self.family, self.architecture, self.model = encoder.family, encoder.architecture, encoder.model
+        self.source = encoder.source
         # Widths of blocks may differ (Swin, RegNet): a forward pass on a small image tells.
         blank = torch.zeros(2, 3, *(encoder.model.smallest or (encoder.patch_size, encoder.patch_size)))
         self.embed_dim = int(self(blank).global_repr.shape[1])

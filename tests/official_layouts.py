@@ -6,10 +6,14 @@ parameters cost nothing. `layout` gives a state dict of them on the meta device.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
+
+from encoders.checkpoint import find_networks
+from encoders.families import anchors
 
 Shape = tuple[int, ...]
 Entries = Iterator[tuple[str, Shape]]
@@ -288,6 +292,12 @@ _LAYOUTS = {
 }
 
 
+def network_of(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The entries of the one network in a state dict, without what stands in front of them."""
+    (network,) = find_networks(state, anchors())
+    return network.entries
+
+
 def layout(family: str, architecture: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """The official state dict of a checkpoint, on the meta device. Indices and counters are int64, the rest float32."""
     whole = ("relative_position_index", "num_batches_tracked")
@@ -295,3 +305,60 @@ def layout(family: str, architecture: Mapping[str, Any]) -> dict[str, torch.Tens
         key: torch.empty(shape, device="meta", dtype=torch.int64 if key.endswith(whole) else torch.float32)
         for key, shape in _LAYOUTS[family](architecture)
     }
+
+
+State = dict[str, torch.Tensor]
+
+
+def hugging_face_vit(state: State, prefix: str = "") -> State:
+    """The plain layout under the names of `ViTModel`."""
+    names = {
+        "cls_token": "embeddings.cls_token",
+        "pos_embed": "embeddings.position_embeddings",
+        "patch_embed.proj": "embeddings.patch_embeddings.projection",
+        "norm": "layernorm",
+    }
+    inside = {
+        "norm1": "layernorm_before",
+        "norm2": "layernorm_after",
+        "attn.proj": "attention.output.dense",
+        "mlp.fc1": "intermediate.dense",
+        "mlp.fc2": "output.dense",
+    }
+    out = {}
+    for key, value in state.items():
+        stem, _, end = key.rpartition(".") if key.endswith((".weight", ".bias")) else (key, "", "")
+        if stem.startswith("blocks."):
+            _, number, part = stem.split(".", 2)
+            if part == "attn.qkv":
+                for name, third in zip(("query", "key", "value"), value.chunk(3), strict=True):
+                    out[f"{prefix}encoder.layer.{number}.attention.attention.{name}.{end}"] = third
+                continue
+            name = f"encoder.layer.{number}.{inside[part]}"
+        else:
+            name = names[stem]
+        out[f"{prefix}{name}.{end}" if end else prefix + name] = value
+    return out
+
+
+def hugging_face_clip(state: State) -> State:
+    out = {"logit_scale": torch.zeros(()), "text_model.final_layer_norm.bias": torch.zeros(4)}
+    inside = {"ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj", "mlp.c_fc": "mlp.fc1",
+              "mlp.c_proj": "mlp.fc2"}  # fmt: skip
+    for key, value in state.items():
+        match = re.fullmatch(r"visual\.transformer\.resblocks\.(\d+)\.(.*?)[._](weight|bias)", key)
+        if match and match[2] == "attn.in_proj":
+            for name, third in zip("qkv", value.chunk(3), strict=True):
+                out[f"vision_model.encoder.layers.{match[1]}.self_attn.{name}_proj.{match[3]}"] = third
+        elif match:
+            out[f"vision_model.encoder.layers.{match[1]}.{inside[match[2]]}.{match[3]}"] = value
+    embeddings = "vision_model.embeddings"
+    out[f"{embeddings}.class_embedding"] = state["visual.class_embedding"]
+    out[f"{embeddings}.position_embedding.weight"] = state["visual.positional_embedding"]
+    out[f"{embeddings}.position_ids"] = torch.arange(10)[None]
+    out[f"{embeddings}.patch_embedding.weight"] = state["visual.conv1.weight"]
+    out["visual_projection.weight"] = state["visual.proj"].T.contiguous()
+    for name, other in (("ln_pre", "pre_layrnorm"), ("ln_post", "post_layernorm")):
+        for end in ("weight", "bias"):
+            out[f"vision_model.{other}.{end}"] = state[f"visual.{name}.{end}"]
+    return out

@@ -133,6 +133,19 @@ def find(name: str) -> Checkpoint:
     raise InputError(f"no encoder called {name}, and no such file: {nearest(name)}")
 
 
+def of_digest(*, sha256: str = "", md5: str = "") -> Checkpoint | None:
+    """The record whose file has this digest, as far as digits of it are known; None where none has."""
+    known = ((record, record.sha256 if sha256 else record.md5) for record in checkpoints())
+    return next((record for record, digits in known if digits and (sha256 or md5).startswith(digits)), None)
+
+
+def released_heads(family: str, width: int) -> int | None:
+    """The attention heads of the released networks of a family and width; None where there are none, or they differ."""
+    sizes = [r.architecture for r in checkpoints() if r.family == family and r.architecture.get("embed_dim") == width]
+    heads = {size["heads"] for size in sizes if isinstance(size.get("heads"), int)}
+    return heads.pop() if len(heads) == 1 else None
+
+
 def nearest(name: str) -> str:
     """For messages: the names and families that look most like one that does not exist."""
     known = {record.name for record in checkpoints()} | {record.family for record in checkpoints()}

@@ -21,7 +21,7 @@ def _recognises(state: State) -> bool:
 
 
 def _official(state: State) -> dict[str, Tensor]:
-    state = without(state, "mask_token", "lm_head.*", "*relative_position_index")
+    state = without(state, "mask_token", "*relative_position_index")
     state = with_zero_key_bias(state, r"blocks\.(\d+)\.attn\.q_bias", r"blocks.\1.attn.k_bias")
     parts = ("q_bias", "k_bias", "v_bias")
     state = stacked(state, r"blocks\.(\d+)\.attn\.(?P<part>[qkv]_bias)", parts, r"blocks.\1.attn.qkv.bias")
@@ -44,6 +44,7 @@ FAMILIES = (
         name="beit",
         paper="Bao et al. 2021",
         preprocessing=Preprocessing(resize=256, crop=224, dense=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        anchors=("patch_embed.proj.weight",),
         recognises=_recognises,
         official=_official,
         build=_build,

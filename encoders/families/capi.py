@@ -15,18 +15,11 @@ _READ_OUT = "decoder.blocks.0."
 
 def _official(state: State) -> dict[str, Tensor]:
     """Encoder and first decoder block; what only pre-training used is dropped (reference/encoders.md 4.1)."""
-    prefix = "backbone."
-    if any(key.startswith(prefix) for key in state):
-        state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return {
-        key: value
-        for key, value in state.items()
-        if not key.startswith(("decoder.", "head.")) or key.startswith(_READ_OUT)
-    }
+    return {key: value for key, value in state.items() if not key.startswith("decoder.") or key.startswith(_READ_OUT)}
 
 
 def _recognises(state: State) -> bool:
-    return any(key.endswith("encoder.blocks.0.residual1.norm.weight") for key in state)
+    return "encoder.blocks.0.residual1.norm.weight" in state
 
 
 def _build(state: State, **options: Any) -> CAPI:
@@ -38,6 +31,7 @@ FAMILIES = (
         name="capi",
         paper="Darcet et al. 2025",
         preprocessing=Preprocessing(resize=256, crop=224, dense=448),
+        anchors=("patch_embed.weight",),
         recognises=_recognises,
         official=_official,
         build=_build,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from encoders.errors import WeightsRefusedError
-from encoders.families import Family, State, renamed, stacked
+from encoders.families import Family, State, never, renamed, stacked, without
 from encoders.families.vision_transformers import vision_transformer, with_zero_bias, with_zero_key_bias
 from encoders.preprocessing import Preprocessing
 
@@ -21,41 +20,49 @@ _NAMES = (
     (r"transformer\.resblocks\.(\d+)\.mlp\.c_fc\.(.*)", r"blocks.\1.mlp.fc1.\2"),
     (r"transformer\.resblocks\.(\d+)\.mlp\.c_proj\.(.*)", r"blocks.\1.mlp.fc2.\2"),
 )
+#: The image tower of a model of images and texts has this in front; in the memory of transformers 5 one alone does not.
+_TOWER = r"(?:vision_model\.)?"
 _HUGGING_FACE = (
-    (r"vision_model\.embeddings\.class_embedding", r"cls_token"),
-    (r"vision_model\.embeddings\.position_embedding\.weight", r"pos_embed"),
-    (r"vision_model\.embeddings\.patch_embedding\.weight", r"patch_embed.proj.weight"),
-    (r"vision_model\.pre_layrnorm\.(.*)", r"norm_pre.\1"),  # spelt so in every file
-    (r"vision_model\.post_layernorm\.(.*)", r"norm.\1"),
-    (r"vision_model\.encoder\.layers\.(\d+)\.layer_norm([12])\.(.*)", r"blocks.\1.norm\2.\3"),
-    (r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
-    (r"vision_model\.encoder\.layers\.(\d+)\.mlp\.(fc[12]\..*)", r"blocks.\1.mlp.\2"),
+    (_TOWER + r"embeddings\.class_embedding", r"cls_token"),
+    (_TOWER + r"embeddings\.position_embedding\.weight", r"pos_embed"),
+    (_TOWER + r"embeddings\.patch_embedding\.weight", r"patch_embed.proj.weight"),
+    (_TOWER + r"pre_layrnorm\.(.*)", r"norm_pre.\1"),  # spelt so in every file
+    (_TOWER + r"post_layernorm\.(.*)", r"norm.\1"),
+    (_TOWER + r"encoder\.layers\.(\d+)\.layer_norm([12])\.(.*)", r"blocks.\1.norm\2.\3"),
+    (_TOWER + r"encoder\.layers\.(\d+)\.self_attn\.out_proj\.(.*)", r"blocks.\1.attn.proj.\2"),
+    (_TOWER + r"encoder\.layers\.(\d+)\.mlp\.(fc[12]\..*)", r"blocks.\1.mlp.\2"),
     (r"visual_projection\.weight", r"head.weight"),
 )
-_HUGGING_FACE_QKV = r"vision_model\.encoder\.layers\.(\d+)\.self_attn\.(?P<part>[qkv]_proj)\.(weight|bias)"
-_HUGGING_FACE_MARK = "vision_model.embeddings.class_embedding"
+_HUGGING_FACE_QKV = _TOWER + r"encoder\.layers\.(\d+)\.self_attn\.(?P<part>[qkv]_proj)\.(weight|bias)"
+_ANCHORS = (
+    "class_embedding",
+    "visual.class_embedding",
+    "embeddings.class_embedding",
+    "vision_model.embeddings.class_embedding",
+)
+
+
+def _is_hugging_face(state: State) -> bool:
+    return "vision_model.embeddings.class_embedding" in state or "embeddings.class_embedding" in state
 
 
 def _recognises_clip(state: State) -> bool:
-    """OpenAI's archives, and only they, hold the input resolution. (An open_clip file of OpenAI's weights has to be told.)"""
+    """OpenAI's archives, and only they, hold the input resolution."""
     return "input_resolution" in state and "visual.class_embedding" in state
 
 
-def _recognises_open_clip(state: State) -> bool:
-    if _HUGGING_FACE_MARK in state:
-        if len(state[_HUGGING_FACE_MARK]) <= 1024:
-            raise WeightsRefusedError(
-                "these are CLIP's keys in the Hugging Face layout, which leave the activation open: write clip:PATH for OpenAI's "
-                "weights (quick GELU), open_clip:PATH for LAION's (exact GELU)"
-            )
-        return True  # OpenAI released no wider vision transformer
-    return "visual.class_embedding" in state and not _recognises_clip(state)
+def _possible(state: State) -> bool:
+    """Nothing else tells the activation: wide towers with quick GELU exist as well as small ones with exact GELU."""
+    return any(anchor in state for anchor in _ANCHORS) and not _recognises_clip(state)
 
 
 def _official(state: State) -> dict[str, Tensor]:
-    if _HUGGING_FACE_MARK in state:
-        given = {key: value for key, value in state.items() if key.startswith(("vision_model.", "visual_projection."))}
-        given.pop("vision_model.embeddings.position_ids", None)
+    if _is_hugging_face(state):
+        given = without(state, "*embeddings.position_ids")
+        if "vision_model.embeddings.class_embedding" in state:
+            given = {
+                key: value for key, value in given.items() if key.startswith(("vision_model.", "visual_projection."))
+            }
         given = stacked(given, _HUGGING_FACE_QKV, ("q_proj", "k_proj", "v_proj"), r"blocks.\1.attn.qkv.\3")
         out = renamed(given, _HUGGING_FACE)
     else:
@@ -75,12 +82,11 @@ def _visual(state: State) -> dict[str, Tensor]:
 
 
 def _recognises_eva(state: State) -> bool:
-    tower = _visual(state)
-    return {"blocks.0.attn.q_bias", "pos_embed"} <= tower.keys() and "blocks.0.gamma_1" not in tower
+    return {"blocks.0.attn.q_bias", "pos_embed", "head.weight"} <= state.keys() and "blocks.0.gamma_1" not in state
 
 
 def _official_eva(state: State) -> dict[str, Tensor]:
-    given = with_zero_key_bias(_visual(state), r"blocks\.(\d+)\.attn\.q_bias", r"blocks.\1.attn.k_bias")
+    given = with_zero_key_bias(state, r"blocks\.(\d+)\.attn\.q_bias", r"blocks.\1.attn.k_bias")
     parts = ("q_bias", "k_bias", "v_bias")
     return stacked(given, r"blocks\.(\d+)\.attn\.(?P<part>[qkv]_bias)", parts, r"blocks.\1.attn.qkv.bias")
 
@@ -99,7 +105,10 @@ FAMILIES = (
         name="clip",
         paper="Radford et al. 2021",
         preprocessing=_PREPROCESSING,
+        anchors=_ANCHORS,
         recognises=_recognises_clip,
+        possible=_possible,
+        hint="OpenAI's weights, quick GELU",
         official=_official,
         build=vision_transformer(reads=("projection",), positions="size", norms="clip", eps=1e-5, act="quick-gelu"),
     ),
@@ -107,7 +116,10 @@ FAMILIES = (
         name="open_clip",
         paper="Cherti et al. 2022",
         preprocessing=_PREPROCESSING,
-        recognises=_recognises_open_clip,
+        anchors=_ANCHORS,
+        recognises=never,
+        possible=_possible,
+        hint="LAION's and most others, exact GELU",
         official=_official,
         build=vision_transformer(reads=("projection",), positions="size", norms="clip", eps=1e-5),
     ),
@@ -115,6 +127,7 @@ FAMILIES = (
         name="eva_clip",
         paper="Fang et al. 2022",
         preprocessing=_PREPROCESSING,
+        anchors=("patch_embed.proj.weight",),
         recognises=_recognises_eva,
         official=_official_eva,
         build=vision_transformer(reads=("projection",), positions="size"),

@@ -45,6 +45,7 @@ FAMILIES = (
         name="data2vec2",
         paper="Baevski et al. 2022",
         preprocessing=Preprocessing(resize=256, crop=224, dense=224),
+        anchors=("modality_encoders.IMAGE.local_encoder.proj.weight",),
         recognises=_recognises,
         official=_official,
         build=vision_transformer(positions="size-plain", norms="post", pool="mean"),

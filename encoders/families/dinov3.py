@@ -30,7 +30,9 @@ _HUGGING_FACE_SWIGLU = (
 
 
 def _is_hugging_face(state: State) -> bool:
-    return {"embeddings.register_tokens", "layer.0.attention.q_proj.weight"} <= state.keys()
+    """In files, or with `model.` in front of the layers, as in the memory of transformers 5."""
+    query = "layer.0.attention.q_proj.weight"
+    return "embeddings.register_tokens" in state and (query in state or f"model.{query}" in state)
 
 
 def _recognises(state: State) -> bool:
@@ -39,6 +41,7 @@ def _recognises(state: State) -> bool:
 
 def _official(state: State) -> dict[str, Tensor]:
     if _is_hugging_face(state):
+        state = renamed(state, ((r"model\.(layer\..*)", r"\1"),))
         gated = "layer.0.mlp.gate_proj.weight" in state
         state = with_zero_key_bias(state, r"layer\.(\d+)\.attention\.q_proj\.bias", r"layer.\1.attention.k_proj.bias")
         state = stacked(state, _QKV, ("q_proj", "k_proj", "v_proj"), r"blocks.\1.attn.qkv.\3")
@@ -72,6 +75,7 @@ FAMILIES = (
         name="dinov3",
         paper="Siméoni et al. 2025",
         preprocessing=Preprocessing(resize=256, crop=224, dense=512),
+        anchors=("patch_embed.proj.weight", "embeddings.patch_embeddings.weight"),
         recognises=_recognises,
         official=_official,
         build=vision_transformer(reads=("registers", "ffn"), positions="rope", layer_scale=True, eps=1e-5),

@@ -12,12 +12,17 @@ from encoders.preprocessing import Preprocessing
 
 
 def _official(state: State) -> dict[str, Tensor]:
-    """The heads of the training are dropped, and the index of relative positions, which follows from the window."""
-    return without(state, "head.*", "head_dense.*", "*.relative_position_index")
+    """The index of relative positions is dropped: it follows from the window."""
+    return without(state, "*.relative_position_index")
 
 
-def _recognises(state: State) -> bool:
-    return any(key.endswith("layers.0.blocks.0.attn.relative_position_bias_table") for key in state)
+def _is_swin(state: State) -> bool:
+    return "layers.0.blocks.0.attn.relative_position_bias_table" in state
+
+
+def _has_its_head(state: State) -> bool:
+    """Swin transformers trained on labels have the same layout, and another epsilon; the head for regions is EsViT's alone."""
+    return any(key.startswith("head_dense.") for key in state)
 
 
 def _build(state: State, **options: Any) -> Swin:
@@ -29,9 +34,12 @@ FAMILIES = (
         name="esvit",
         paper="Li et al. 2022",
         preprocessing=Preprocessing(resize=256, crop=224, dense=224),
-        recognises=_recognises,
+        anchors=("patch_embed.proj.weight",),
+        recognises=lambda state: _is_swin(state) and _has_its_head(state),
         official=_official,
         build=_build,
+        possible=lambda state: _is_swin(state) and not _has_its_head(state),
+        hint="a Swin transformer of EsViT",
         options=("heads", "image_size"),
     ),
 )

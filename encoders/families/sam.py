@@ -24,16 +24,11 @@ _HUGGING_FACE = (
 
 
 def _official(state: State) -> dict[str, Tensor]:
-    """The image encoder alone; prompt encoder and mask decoder are dropped (reference/encoders.md 18)."""
-    for prefix, names in (("image_encoder.", _OFFICIAL), ("vision_encoder.", _HUGGING_FACE)):
-        if any(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-            return renamed(state, names)
     return renamed(state, _OFFICIAL + _HUGGING_FACE)
 
 
 def _recognises(state: State) -> bool:
-    return any(key.endswith(("blocks.0.attn.rel_pos_h", "layers.0.attn.rel_pos_h")) for key in state)
+    return "blocks.0.attn.rel_pos_h" in state or "layers.0.attn.rel_pos_h" in state
 
 
 def _build(state: State, **options: Any) -> SAM:
@@ -46,6 +41,7 @@ FAMILIES = (
         paper="Kirillov et al. 2023",
         # The one size that its position table covers. SAM itself pads images to it, here they are cropped or left as they are.
         preprocessing=Preprocessing(resize=1024, crop=1024, dense=1024),
+        anchors=("patch_embed.proj.weight", "patch_embed.projection.weight"),
         recognises=_recognises,
         official=_official,
         build=_build,

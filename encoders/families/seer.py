@@ -29,6 +29,7 @@ FAMILIES = (
         name="seer",
         paper="Goyal et al. 2021",
         preprocessing=Preprocessing(resize=256, crop=224, dense=224),
+        anchors=("_feature_blocks.conv1.stem.0.weight",),
         recognises=_recognises,
         official=_official,
         build=_build,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from encoders.families import Family, State, renamed, without
+from encoders.families import Family, State, renamed
 from encoders.families.vision_transformers import vision_transformer
 from encoders.preprocessing import Preprocessing
 
@@ -22,12 +22,16 @@ _NAMES = (
 )
 
 
-def _recognises(state: State) -> bool:
+#: torchvision calls layers otherwise, those of its own classifiers as well as those of SWAG's.
+_OFFICIAL_LAYER = "encoder.layers.layer_0.ln_1.weight"
+
+
+def _is_swag(state: State) -> bool:
     return {"class_token", "conv_proj.weight", "encoder.pos_embedding"} <= state.keys()
 
 
 def _official(state: State) -> dict[str, Tensor]:
-    out = renamed(without(state, "heads.*", "head.*"), _NAMES)
+    out = renamed(state, _NAMES)
     table = out.get("pos_embed")
     if table is not None and table.dim() == 3 and table.shape[1] == 1:
         out["pos_embed"] = table.transpose(0, 1).contiguous()  # the trunks have it as (positions, 1, width)
@@ -39,8 +43,11 @@ FAMILIES = (
         name="swag",
         paper="Singh et al. 2022",
         preprocessing=Preprocessing(resize=224, crop=224, dense=224),
-        recognises=_recognises,
+        anchors=("conv_proj.weight",),
+        recognises=lambda state: _is_swag(state) and _OFFICIAL_LAYER in state,
         official=_official,
+        possible=lambda state: _is_swag(state) and _OFFICIAL_LAYER not in state,
+        hint="SWAG's trunk under the names of torchvision",
         build=vision_transformer(positions="align-corners"),
     ),
 )

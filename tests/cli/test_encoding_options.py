@@ -1,4 +1,4 @@
-"""--fast-decode, --range and --compile on the command line: in every command that encodes, they reach the encoding and nothing else."""
+"""--fast-decode, --range, --compile and files as encoders on the command line: they reach the encoding of every command, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from cli.main import run
 
@@ -180,3 +182,23 @@ def test_compile_reaches_every_command_and_changes_no_result(
     telling = TELLING.get(name)
     assert results[0]["encoder"] == results[1]["encoder"]
     assert telling is None or results[0][telling] == results[1][telling]
+
+
+def test_a_file_whose_family_is_open_has_to_be_told_and_a_store_of_it_is_found_again(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = Path(__file__).parents[1] / "golden" / "dino.safetensors"
+    with safe_open(own, "pt") as file:
+        state = {key.removeprefix("state/"): file.get_tensor(key) for key in list(file.keys()) if key[:6] == "state/"}
+    monkeypatch.chdir(tmp_path)
+    save_file({f"teacher.{key}": value for key, value in state.items()}, "own.safetensors")
+    encode = ("encode", folder, "-o", "store", "--size", 32, "--device", "cpu", "--dtype", "float32")
+    code, _, err = command(capsys, *encode, "-e", "own.safetensors")
+    assert code == 1 and "own.safetensors: the entries leave the family open: write dino:PATH, ibot:PATH" in err
+    assert not Path("store").exists()
+    code, _, err = command(capsys, *encode, "-e", "dino:own.safetensors")
+    assert code == 0 and "own.safetensors: family dino (as you say); the network at teacher; attention heads: 1," in err
+    few = ("--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 5)
+    assert command(capsys, "episodes", "store", *few, "-e", "dino:own.safetensors")[0] == 0
+    code, _, err = command(capsys, "episodes", "store", *few, "-e", "dino:other.safetensors")
+    assert code == 2 and "was made with --encoder own, not dino:other.safetensors" in err

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from encoders import (
@@ -28,9 +30,11 @@ from encoders import (
     WeightsMissingError,
     WeightsRefusedError,
     encode_images,
+    from_state_dict,
     load,
     tapped,
 )
+from encoders.checkpoint import read_weights
 from encoders.frame import crop_frame, resample
 from encoders.models.hugging_face import HuggingFaceBackbone
 from encoders.places import hf_hub_cache
@@ -917,3 +921,61 @@ def test_golden_numbers(family: str, shared_golden: Path, tmp_path: Path) -> Non
                 assert (value - wanted).abs().max() <= 2e-5 * wanted.abs().max(), (number, name)
                 compared += 1
     assert compared
+
+
+# --- state dicts of networks in the memory of transformers, whose names are not those of its files
+
+#: The Hugging Face golden files whose network has an official counterpart of ours, and whether the family has to be told.
+IN_MEMORY = {
+    "dinov2": "", "dinov2_reg": "", "dinov2_swiglu": "", "dinov2_swiglu_reg": "", "dinov3": "", "dinov3_swiglu": "", "sam": "",
+    "mae": "mae:", "clip": "clip:", "open_clip": "open_clip:",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["dinov2", "dinov2_registers", "dinov3", "vit", "mae", "msn", "clip", "sam"])
+@pytest.mark.parametrize("prefix", ["", "backbone."])
+def test_states_of_live_networks_are_those_of_their_files(
+    kind: str, prefix: str, saved: Callable[[str], tuple[Any, Path]], tmp_path: Path
+) -> None:
+    network, folder = saved(kind)
+    family = {"dinov2_registers": "dinov2_reg", "vit": "dino"}.get(kind, kind)
+    torch.save({prefix + key: value for key, value in network.state_dict().items()}, path := tmp_path / "live.pth")
+    file, live = (from_state_dict(read_weights(place), family, heads=2) for place in (folder, path))
+    assert live.source["prefix"].startswith(prefix) and live.digest == file.digest
+    assert torch.equal(live(noise(64, 64)).feature_map, file(noise(64, 64)).feature_map)
+
+
+@pytest.mark.parametrize("name", IN_MEMORY)
+def test_states_of_live_networks_give_the_official_numbers(name: str, shared_golden: Path, tmp_path: Path) -> None:
+    with safe_open(shared_golden / "hf" / f"{name}.safetensors", "pt") as file:
+        meta = file.metadata()
+        names = [key for key in list(file.keys()) if key.startswith("hf_state/")]
+        state = {key.removeprefix("hf_state/"): file.get_tensor(key) for key in names}
+    network = getattr(transformers, meta["hf_class"])
+    config = json.loads(meta["hf_config"])
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    save_file(state, tmp_path / "model.safetensors")
+    live = network.from_pretrained(tmp_path)
+    torch.save(live.state_dict(), path := tmp_path / "live.pth")
+    with safe_open(shared_golden / f"{name}.safetensors", "pt") as file:
+        number = sorted(key for key in file.keys() if key.startswith("input/"))[-1].removeprefix("input/")  # noqa: SIM118
+        images = file.get_tensor(f"input/{number}").float() * float(file.metadata()["input_scale"])
+        wanted = file.get_tensor(f"expected/{number}/feature_map")
+    family = IN_MEMORY[name].removesuffix(":") or None
+    encoder = from_state_dict(read_weights(path), family, heads=config["num_attention_heads"])
+    got = encoder(images).feature_map
+    assert float((got - wanted).abs().max() / wanted.abs().max()) < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"), [("Dinov2", "dinov2"), ("ViT", "dino"), ("Dinov2WithRegisters", "dinov2_reg")]
+)
+def test_classifiers_of_transformers_load_without_their_heads(kind: str, family: str) -> None:
+    network = getattr(transformers, f"{kind}ForImageClassification")(
+        getattr(transformers, f"{kind}Config")(**VIT, num_labels=3)
+    )
+    encoder = from_state_dict(randomised(network).state_dict(), family, heads=2)
+    bare = next(module for name, module in network.named_children() if name != "classifier").state_dict()
+    assert torch.equal(
+        encoder(noise(64, 64)).global_repr, from_state_dict(bare, family, heads=2)(noise(64, 64)).global_repr
+    )

@@ -240,6 +240,7 @@ def test_unknown_dtypes_are_refused() -> None:
 def test_hugging_face_names_with_a_missing_part_are_refused() -> None:
     state = {
         "embeddings.cls_token": torch.ones(1, 1, 8),
+        "embeddings.patch_embeddings.projection.weight": torch.ones(8, 3, 4, 4),
         "encoder.layer.0.attention.attention.query.bias": torch.ones(8),
     }
     with pytest.raises(WeightsRefusedError, match=r"query\.bias comes without .*key\.bias"):

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from official_layouts import layout
+from official_layouts import layout, network_of
 from safetensors import safe_open
 
 from encoders import Features, FrozenEncoder, InputError, WeightsRefusedError, from_state_dict
-from encoders.checkpoint import require_match, unwrapped
-from encoders.families import families, find_family, recognise
+from encoders.checkpoint import require_match
+from encoders.families import families, find_family, recognise, without_heads
 from encoders.models import capi, regnet, sam, swin
 from encoders.models.windows import from_windows, into_windows
 
@@ -342,7 +342,7 @@ def test_heads_are_what_the_weights_say(case: tuple[str, Golden], monkeypatch: p
 
 def test_the_family_shows_in_the_raw_keys(case: tuple[str, Golden]) -> None:
     name, golden = case
-    state = unwrapped(below(golden[1], "state/"))
+    state = network_of(below(golden[1], "state/"))
     assert recognise(state).name == name
     assert [family.name for family in families().values() if family.recognises(state)] == [name]
     for own in {*NAMES} - {name}:
@@ -395,11 +395,11 @@ def test_real_sizes_on_the_meta_device(name: str, sizes: dict[str, Any], entries
     assert entries is None or len(released) == entries
     if name == "capi":
         assert sum(state[key].numel() for key in released) == 453_683_712
-    family = recognise(unwrapped(state))
+    family = recognise(network_of(state))
     assert family.name == name
-    given = family.official(unwrapped(state))
+    given = family.official(network_of(state))
     model = family.model(given, heads=sizes.get("heads", 0))
-    require_match(given, model.state_dict(), name)
+    require_match(without_heads(given, model.state_dict())[0], model.state_dict(), name)
     assert all(value.is_meta for value in model.state_dict().values())
     assert sum(value.numel() for value in model.parameters()) == parameters
     assert model.embed_dim == (256 if name == "sam" else sizes["widths"][-1] if name == "seer" else sizes["embed_dim"])
@@ -677,7 +677,7 @@ def test_every_block_has_its_own_frequencies(golden: Path) -> None:
 def test_rotations_are_kept_for_few_grids_and_forgotten_with_the_weights(golden: Path) -> None:
     read_golden = read(golden / "capi.safetensors")
     encoder = built(read_golden, "capi")
-    entries = find_family("capi").official(unwrapped(below(read_golden[1], "state/")))
+    entries = find_family("capi").official(network_of(below(read_golden[1], "state/")))
     for height in range(1, 40):
         encoder.model._rotations((height, 2), torch.device("cpu"))
     assert len(encoder.model._kept) <= 32

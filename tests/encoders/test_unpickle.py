@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from encoders import WeightsRefusedError, from_state_dict
 from encoders.checkpoint import read_weights
+from encoders.families import choose_network
 from encoders.torch_files import open_torch_file
 from encoders.unpickle import Inert, Name, StoredTensor, read_pickle
 
@@ -249,6 +250,7 @@ def test_training_checkpoints_of_other_libraries(
     tmp_path: Path, foreign: Any, kind: str, save: Callable[[object, Path], None]
 ) -> None:
     state = collections.OrderedDict((f"blocks.{i}.weight", torch.randn(3, 2)) for i in range(4))
+    state["patch_embed.proj.weight"] = torch.randn(3, 3, 2, 2)
     other = collections.OrderedDict((key, value + 1) for key, value in state.items())
     config = foreign.Config(inner=foreign.Settings(a=[1, foreign.Level("high")]), tensor=torch.ones(2))
     whole: dict[str, object] = {
@@ -265,7 +267,7 @@ def test_training_checkpoints_of_other_libraries(
             "config": config,
             "classy_state_dict": {
                 "train": foreign.Settings(x=1),
-                "base_model": {"model": {"trunk": state, "heads": dict(other)}, "meters": {}},
+                "base_model": {"model": {"trunk": state, "heads": {"0.clf.weight": torch.ones(2)}}, "meters": {}},
             },
         },
         "dino": {
@@ -279,7 +281,7 @@ def test_training_checkpoints_of_other_libraries(
     }[kind]  # type: ignore[assignment]
     save(whole, path := tmp_path / "checkpoint.pth.tar")
     del sys.modules["trainer_library"]
-    assert_same(read_weights(path), dict(state))
+    assert_same(choose_network(read_weights(path), "dino").network.entries, dict(state))
     assert "trainer_library" not in sys.modules
 
 
@@ -296,26 +298,34 @@ def test_training_checkpoints_of_other_libraries(
     ],
 )
 def test_the_network_is_found_where_checkpoints_keep_it(tmp_path: Path, nesting: tuple[str, ...]) -> None:
-    state = {"norm.weight": torch.randn(2), "norm.bias": torch.randn(2)}
+    state = {"patch_embed.proj.weight": torch.randn(2, 3, 4, 4), "norm.bias": torch.randn(2)}
     whole: Any = state
     for key in reversed(nesting):
         whole = {key: whole, "epoch": 3, "step": torch.tensor(5), "heads": {"other": torch.ones(1)}}
     torch.save(whole, path := tmp_path / "w.pth")
-    assert_same(read_weights(path), state)
+    network = choose_network(read_weights(path), "dino").network
+    assert_same(network.entries, state)
+    assert network.prefix == "".join(f"{key}." for key in nesting)
 
 
-def test_teachers_go_before_models_and_a_flat_state_dict_stays_as_it_is(tmp_path: Path) -> None:
-    one, two = {"w": torch.randn(2)}, {"w": torch.randn(2)}
-    torch.save({"model": one, "teacher": two}, path := tmp_path / "w.pth")
-    assert_same(read_weights(path), two)
-    flat = {"model.a": torch.randn(1), "state_dict": torch.randn(3), "_ema": {"model.a": torch.zeros(1)}}
-    torch.save(flat, path)
-    assert_same(read_weights(path), {key: flat[key] for key in ("model.a", "state_dict")})
-    flat["model"] = {"some": torch.ones(1)}  # type: ignore[assignment]
-    torch.save(flat, path)
-    assert_same(read_weights(path), {key: flat[key] for key in ("model.a", "state_dict")})
-    torch.save({"teacher": {"note": "none"}, "w": one["w"]}, path)
-    assert_same(read_weights(path), one)
+def test_nested_keys_are_joined_by_dots(tmp_path: Path) -> None:
+    one, two = torch.randn(2), torch.randn(2)
+    whole = {"model.a": one, "model": {"b": two, "epoch": 3}, "pair": [one + 1, {"c": one + 2}], 5: {7: two + 1}}
+    torch.save(whole, path := tmp_path / "w.pth")
+    wanted = {"model.a": one, "model.b": two, "pair.0": one + 1, "pair.1.c": one + 2, "5.7": two + 1}
+    assert_same(read_weights(path), wanted)
+    torch.save({"model.b": one, "model": {"b": two}}, path)
+    with pytest.raises(WeightsRefusedError, match=r"two tensors are called model\.b"):
+        read_weights(path)
+
+
+def test_shared_dictionaries_are_visited_once(tmp_path: Path) -> None:
+    """Twelve levels of ten references to the level below would be 10^12 tensors."""
+    whole: Any = {"w": torch.ones(1)}
+    for _ in range(11):
+        whole = {str(i): whole for i in range(10)}
+    torch.save(whole, path := tmp_path / "w.pth")
+    assert list(read_weights(path)) == ["0." * 11 + "w"]
 
 
 def test_an_encoder_from_a_training_checkpoint(tmp_path: Path) -> None:
