@@ -192,9 +192,7 @@ def test_without_replacement_episodes_are_independent_already() -> None:
     episodes_more = sample_episodes(labels, ways=5, shots=1, queries=3, episodes=5, seed=0, replacement=False)
     assert len(episodes) == 1 and len(episodes_more) == 5
     report = evaluate(x, labels, episodes_more)
-    assert report.ci95_new_images == pytest.approx(
-        T_4 * report.per_episode.std(ddof=1) / np.sqrt(5), rel=1e-4
-    )
+    assert report.ci95_new_images == pytest.approx(T_4 * report.per_episode.std(ddof=1) / np.sqrt(5), rel=1e-4)
     assert evaluate(x, labels, episodes).ci95_new_images_reason == "one episode has no spread"
 
 
