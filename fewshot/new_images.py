@@ -24,7 +24,7 @@ from scipy.special import stdtrit
 from fewshot.episodes import Episodes
 
 #: An accuracy is said to rest on few images where its interval for new images is wider than this (a fraction, half-width) …
-FEW_IMAGES_HALF_WIDTH = 0.03
+FEW_IMAGES_HALF_WIDTH = 0.05
 #: … and this many times as wide as that over episodes, so that more episodes would not help.
 FEW_IMAGES_RATIO = 3.0
 

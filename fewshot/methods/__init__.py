@@ -87,7 +87,12 @@ class Method:
             if name not in self.options:
                 has = f"it has {', '.join(self.options)}" if self.options else "it has none"
                 raise InputError(f"{self.name} has no option {name}: {has}")
-        return {**self.options, **options}
+        # 5 is as good a temperature as 5.0.
+        given = {
+            name: float(value) if type(value) is int and isinstance(self.options[name], float) else value
+            for name, value in options.items()
+        }
+        return {**self.options, **given}
 
     def chosen_with(self, options: Mapping[str, Any], metric: str) -> dict[str, Any]:
         """`chosen`, with the metric among the options where the method has that one.

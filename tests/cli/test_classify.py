@@ -97,6 +97,13 @@ def test_every_method_labels(name: str, classify: Command) -> None:
         assert [labels[f"{i}.png"] for i in range(3)] == ["blue", "green", "red"]
 
 
+def test_tim_says_what_centring_does_to_its_temperature(classify: Command, capsys: pytest.CaptureFixture[str]) -> None:
+    assert classify("--method", "tim", "--set", "tim.iterations=2")["notes"] == []
+    got = classify("--method", "tim", "--set", "tim.iterations=2", "--center", "support")
+    assert got["center"] == "support" and len(got["notes"]) == 1
+    assert got["notes"][0].startswith("tim: the default temperature of 15 is its authors' choice")
+
+
 def test_options_of_methods_change_what_they_should(classify: Command) -> None:
     seen = [classify("--method", "knn")["results"]]
     for words in (

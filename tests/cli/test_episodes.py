@@ -104,6 +104,90 @@ def test_methods_run_on_the_same_episodes_and_are_compared_in_pairs(
     assert code == 0 and "to the first" in out and "separate * †" in out and "as many queries" in out
 
 
+def test_intervals_for_new_images_stand_beside_those_over_episodes(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = (data, "--episodes", 400, "--queries", 5, "--shots", 2, "--methods", "ncm,ridge")
+    got = asked(capsys, *common, "-o", tmp_path / "out")
+    table = read_npz(data)
+    episodes = sample_episodes(table.labels, ways=5, shots=2, queries=5, episodes=400, seed=0)
+    ncm, ridge = (evaluate(table.features, table.labels, episodes, method=method) for method in ("ncm", "ridge"))
+    difference = paired(ridge, ncm, episodes, table.labels)
+    assert ncm.ci95 is not None and ncm.ci95_new_images is not None and ncm.ci95_new_images > 2 * ncm.ci95
+    for found, wanted in zip(got["results"], (ncm, ridge), strict=True):
+        assert found["ci95_new_images"] == wanted.ci95_new_images and found["ci95_new_images_reason"] is None
+    assert got["differences"][0]["ci95_new_images"] == difference.ci95_new_images
+    assert got["differences"][0]["ci95_new_images_reason"] == difference.ci95_new_images_reason
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").read_text().splitlines()))
+    assert float(rows[0]["ci95_new_images"]) == ncm.ci95_new_images
+    assert rows[1]["difference_ci95_new_images"] == str(difference.ci95_new_images or "")
+    _, out, _ = fewmatch(capsys, "episodes", *common)
+    line = next(line for line in out.splitlines() if line.strip().startswith("ncm"))
+    assert f"± {100 * ncm.ci95:.2f}" in line and f"± {100 * ncm.ci95_new_images:.2f}" in line
+    assert "over episodes of these images" in out and "other images of the same classes" in out
+    assert "neither covers other classes" in out
+
+
+def test_few_images_are_said_once_and_are_in_the_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(7), 5)
+    x = rng.normal(size=(7, 10))[labels] + rng.normal(size=(35, 10))
+    np.savez(tmp_path / "few.npz", features=x, labels=labels, class_names=list("abcdefg"))
+    common = (tmp_path / "few.npz", "--shots", 1, "--queries", 4, "--episodes", 1_000, "--methods", "ncm,soft-kmeans")
+    code, out, err = fewmatch(capsys, "episodes", *common, "--json")
+    got = json.loads(out)
+    assert code == 0 and [r["few_images"] for r in got["results"]] == [True, True]
+    assert got["results"][1]["ci95_new_images"] is None
+    assert got["results"][1]["ci95_new_images_reason"].startswith("an episode uses all 5 images of a class")
+    assert len(got["notes"]) == 1 and got["notes"][0].startswith("few images: soft-kmeans, support, 1 shot: an episode")
+    assert f"note: {got['notes'][0]}\n" in err and "(and 1 more result)" in err
+    _, out, _ = fewmatch(capsys, "episodes", *common)
+    assert "no interval for new images (–): an episode uses all 5 images" in out
+    alone = asked(capsys, *common[:-1], "ncm")
+    half, new = (100 * alone["results"][0][name] for name in ("ci95", "ci95_new_images"))
+    assert alone["notes"] == [
+        f"few images: ncm, support, 1 shot: ± {half:.2f} points over episodes of these images, but ± {new:.2f} for new images of the same "
+        "classes; add images, more episodes do not help"
+    ]
+
+
+def test_kept_episodes_have_the_interval_and_lists_of_paths_say_why_not(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = (folder, *MINI, "--ways", 3, "--shots", 1, "--queries", 2, "--episodes", 50)
+    drawn = {}
+    for kind in ("npz", "json"):
+        drawn[kind] = asked(capsys, *common, "--save-episodes", tmp_path / f"kept.{kind}")["results"][0]
+    kept = {
+        kind: asked(capsys, folder, *MINI, "--episodes-file", tmp_path / f"kept.{kind}")["results"][0] for kind in drawn
+    }
+    assert kept["npz"]["ci95_new_images"] == drawn["npz"]["ci95_new_images"]
+    assert kept["json"]["ci95_new_images"] is None
+    assert "not known how the episodes were drawn" in kept["json"]["ci95_new_images_reason"]
+
+
+def test_tim_is_not_centred_by_default_and_says_what_centring_does(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quick = ("--set", "tim.iterations=2", "--set", "alpha-tim.iterations=2")
+    common = (data, "--episodes", 20, "--queries", 4, "--shots", 1, "--methods", "ncm,tim,alpha-tim,pt-map", *quick)
+    got = asked(capsys, *common)
+    assert [r["center"] for r in got["results"]] == ["support", "none", "none", "separate"]
+    assert not any("τ" in note or "temperature" in note for note in got["notes"])
+    code, out, err = fewmatch(capsys, "episodes", *common, "--center", "support", "--json")
+    notes = json.loads(out)["notes"]
+    assert code == 0 and [r["center"] for r in json.loads(out)["results"]] == ["support"] * 4
+    for name in ("tim", "alpha-tim"):
+        text = (
+            f"{name}: the default temperature of 15 is its authors' choice for vectors that are not centred; with center support, "
+            "try temperature=5, or use center none"
+        )
+        assert text in notes and f"note: {text}\n" in err
+    own = ("--set", "tim.temperature=5", "--set", "alpha-tim.temperature=15")
+    chosen = asked(capsys, *common, *own, "--center", "support")
+    assert not any("temperature" in note for note in chosen["notes"])
+
+
 def test_options_of_methods_are_set_and_named(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     common = (data, *SMALL, "--methods", "soft-kmeans", "--shots", 1)
     plain, warm = asked(capsys, *common), asked(capsys, *common, "--set", "soft-kmeans.temperature=0.1")

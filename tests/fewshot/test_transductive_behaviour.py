@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,6 +114,43 @@ def test_every_option_changes_the_scores(name: str, option: str, value: Any) -> 
     assert (before - after).abs().max() > 1e-6
 
 
+def test_defaults_are_those_of_the_authors() -> None:
+    """What the papers and their code say; and a function's own defaults are those of its entry."""
+    assert METHODS["laplacian-shot"].options["rectify"] == "shifted"
+    assert METHODS["bd-cspn"].options["classify"] == "shifted"
+    assert {name for name, method in METHODS.items() if method.center == "none" and not method.own_center} == {
+        "tim",
+        "tim-gd",
+        "alpha-tim",
+    }
+    assert METHODS["pt-map"].center == "separate"
+    for name, method in METHODS.items():
+        function = method.run or method.fit
+        assert function is not None
+        parameters = inspect.signature(function).parameters
+        assert method.options == {option: parameters[option].default for option in method.options}, name
+
+
+def test_what_the_shift_of_queries_does_by_hand() -> None:
+    """Supports (1, 0) and (0, 1), queries (1, 0) and (1, 0): the queries move by (−½, ½) to (½, ½), as near to either prototype."""
+    x = naive.Episode(np.eye(2), np.array([0, 1]), np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([0, 0]), 2)
+    batch = naive.pack([x]).batch
+    # Both belong to class 0, the first of equals, each with a share of ½; the support has e^10/(e^10 + 1).
+    share = np.exp(10) / (np.exp(10) + 1)
+    first = np.array([share + 0.5, 0.5]) / 3
+    second = np.array([0.0, share])
+    prototypes = np.stack([first, second])
+    wanted = np.array([0.5, 0.5]) @ (prototypes / np.linalg.norm(prototypes, axis=1, keepdims=True)).T / np.sqrt(0.5)
+    np.testing.assert_allclose(METHODS["bd-cspn"].scores(batch)[0], np.stack([wanted, wanted]), atol=1e-12)
+    logits = -((np.array([0.5, 0.5]) - prototypes) ** 2).sum(axis=1)
+    y = np.exp(logits) / np.exp(logits).sum()
+    for _ in range(20):
+        y = np.exp(logits + 0.7 * y)
+        y /= y.sum()
+    got = METHODS["laplacian-shot"].scores(batch, tolerance=0.0)[0].exp()
+    np.testing.assert_allclose(got, np.stack([y, y]), atol=1e-12)
+
+
 def test_all_options_are_changed() -> None:
     assert {(name, option) for name, option, _ in CHANGES} == {
         (name, option) for name in QUICK for option in METHODS[name].options
@@ -143,7 +181,7 @@ def test_bd_cspn_keeps_the_prototype_of_a_class_without_points() -> None:
     shifted = query + support.mean(axis=0) - query.mean(axis=0)
     cosines = [[naive.cosine(z, m) for m in naive.means_of(episode)] for z in np.concatenate([support, shifted])]
     assert 1 not in np.argmax(cosines, axis=1)
-    np.testing.assert_allclose(scores[:, 1], -((query - mean) ** 2).sum(axis=1), atol=1e-12)
+    np.testing.assert_allclose(scores[:, 1], -((shifted - mean) ** 2).sum(axis=1), atol=1e-12)
     assert list(scores.argmax(axis=1)) == [0, 2]
 
 
