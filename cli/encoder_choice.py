@@ -12,7 +12,7 @@ from cli.options import DEFAULT_ENCODER
 
 if TYPE_CHECKING:
     from encoders import FrozenEncoder, TappedEncoder
-    from encoders.images import ValueRange
+    from encoders.value_range import ValueRange
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class EncodingChoice:
     @property
     def values(self) -> ValueRange:
         """The values that become black and white, as `encode_images` takes them."""
-        from encoders.images import read_value_range
+        from encoders.value_range import read_value_range
 
         return read_value_range(self.value_range or "full")
 

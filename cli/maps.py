@@ -60,8 +60,8 @@ class ImageMaps:
         """
         from encoders import InputError
         from encoders.identity import key_difference
-        from encoders.images import read_value_range
         from encoders.plan import plan_encoding
+        from encoders.value_range import read_value_range
 
         named = [(str(self.rows[i]["path"]), self.files[i].absolute()) for i in images]
         used, encoder = self.key["preprocessing"], self.choice.loaded

@@ -24,7 +24,7 @@ from encoders.errors import FewmatchError, ImageError, InputError, StoreDamagedE
 from encoders.features import Encoder, Features
 from encoders.frame import Frame, resample
 from encoders.identity import FileState, key_digest, stride_of
-from encoders.images import Decoded, ValueRange, decode_reduced, read_bytes
+from encoders.images import Decoded, decode_reduced, read_bytes
 from encoders.listing import ListedImage
 from encoders.plan import EncodingPlan, cache_folder, plan_encoding
 from encoders.store import (
@@ -38,6 +38,7 @@ from encoders.store import (
     worth_another_try,
     write_manifest,
 )
+from encoders.value_range import ValueRange
 
 #: Called with (images done, images in all, images skipped) after every batch.
 Progress = Callable[[int, int, int], None]

@@ -12,14 +12,15 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PpmImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from encoders.errors import ImageError, InputError
+from encoders.errors import ImageError
+from encoders.value_range import DEEPEST, Levels, ValueRange
 
 #: Raised when decoding or resizing changes pixels: features made before and after must not be mixed.
 DECODER_VERSION = 1
@@ -58,22 +59,6 @@ _BEGINNINGS = re.compile(
 )
 
 
-#: Which values of an image of more than 8 bits become black and white: 0 and 65,535 (`full`), the image's own 0.1st and 99.9th
-#: percentile over all channels (`auto`), or two values that hold for all images. Images of 8 bits or less stay as they are.
-ValueRange = Literal["full", "auto"] | tuple[int, int]
-
-#: The percentiles between which the values of an image are taken to lie: hot and dead pixels are rarer.
-_PERCENTILES = (0.1, 99.9)
-
-#: An image of more than 8 bits that uses less than this share of its range gets a note: it is nearly black, or nearly of one colour.
-_USED_RANGE = 0.1
-
-#: A fixed range that clips more than this share of an image's values is worth a note.
-_CLIPPED = 0.01
-
-_DEEPEST = 65_535
-
-
 @dataclass(frozen=True)
 class ImageFile:
     """The decoded content of one file.
@@ -100,25 +85,6 @@ def read_image(path: str | os.PathLike[str], value_range: ValueRange = "full") -
     data = read_bytes(path)
     decoded = decode_reduced(data, lambda *_: 1, value_range)
     return ImageFile(decoded.rgb, hashlib.sha256(data).hexdigest(), decoded.note)
-
-
-def read_value_range(text: str) -> ValueRange:
-    """The range that a user writes: `full`, `auto`, or `LOW,HIGH`.
-
-    Raises:
-        InputError: it is none of these, or LOW is not below HIGH.
-    """
-    if text == "full":
-        return "full"
-    if text == "auto":
-        return "auto"
-    found = re.fullmatch(r"(\d{1,5}),(\d{1,5})", text.replace(" ", ""))
-    low, high = (int(found[1]), int(found[2])) if found else (0, 0)
-    if not low < high <= _DEEPEST:
-        raise InputError(
-            f"no range {text}: expected full, auto or LOW,HIGH such as 0,4095 (LOW below HIGH, at most {_DEEPEST})"
-        )
-    return low, high
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -232,7 +198,7 @@ def decode_reduced(data: bytes, reduction: Callable[[int, int], int], value_rang
             )
             if header.format in ("JPEG", "MPO"):
                 return _decode_jpeg(data, header, reduction, note)
-            levels = _Levels(value_range)
+            levels = Levels(value_range)
             rgb = _pixels(data, header, note is not None, levels)
             notes = "; ".join(text for text in (note, levels.note) if text) or None
             return Decoded(rgb, rgb.shape[1], rgb.shape[0], note=notes, values=levels.values)
@@ -254,65 +220,7 @@ def _open(data: bytes | BinaryIO) -> Image.Image:
         raise
 
 
-class _Levels:
-    """How the values of one image become 8 bits, and what is to be said of it.
-
-    values: those that became black and white, where they were chosen. note: that the image uses little of its range, or None.
-    """
-
-    def __init__(self, value_range: ValueRange) -> None:
-        self._range = value_range
-        self.values: tuple[int, int] | None = None
-        self.note: str | None = None
-
-    def stretched(self, pixels: np.ndarray) -> np.ndarray:
-        """16-bit values over their whole range as `value_range` says; 8-bit ones as they are."""
-        if pixels.dtype != np.uint16:
-            return pixels
-        low, high = self._range if isinstance(self._range, tuple) else _used_values(pixels)
-        if self._range == "full":
-            if high - low < _USED_RANGE * _DEEPEST:
-                most = 2 ** int(pixels.max()).bit_length() - 1
-                fixed = f"--range 0,{most} or " if 0 < most < _DEEPEST else ""
-                self.note = f"less than a tenth of its 16-bit range is used, so it is nearly of one colour: use {fixed}--range auto"
-            return pixels
-        self.values = low, high
-        outside = float(((pixels < low) | (pixels > high)).mean())
-        if isinstance(self._range, tuple) and outside > _CLIPPED:
-            self.note = f"{outside:.0%} of its values lie outside --range {low},{high}: they become black or white"
-        clipped = np.clip(pixels, low, high).astype(np.uint32) - np.uint32(low)
-        span = max(high - low, 1)
-        out: np.ndarray = ((clipped * np.uint32(_DEEPEST) + np.uint32(span // 2)) // np.uint32(span)).astype(np.uint16)
-        return out
-
-    def to_8_bits(self, pixels: np.ndarray) -> np.ndarray:
-        """Grey or colour of 8 or 16 bits as uint8, rounded."""
-        if pixels.dtype == np.uint8:
-            return pixels
-        if pixels.dtype == np.uint16:
-            eight: np.ndarray = ((self.stretched(pixels).astype(np.uint32) + 128) // 257).astype(np.uint8)
-            return eight
-        raise ImageError("unsupported-depth", f"{pixels.dtype} pixels: save the image with 8 or 16 bits per channel")
-
-    def on_white(self, rgba: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
-        """(H, W, 4) of 8 or 16 bits on white, as (H, W, 3) uint8, rounded once."""
-        if rgba.dtype == np.uint16:
-            if premultiplied and self._range != "full":
-                colour, alpha = rgba[..., :3].astype(np.float64), np.maximum(rgba[..., 3:], 1)
-                straight = np.minimum(np.rint(colour * _DEEPEST / alpha), _DEEPEST).astype(np.uint16)
-                rgba, premultiplied = np.concatenate([straight, rgba[..., 3:]], axis=2), False
-            rgba = np.concatenate([self.stretched(rgba[..., :3]), rgba[..., 3:]], axis=2)
-        return _on_white(rgba, premultiplied=premultiplied)
-
-
-def _used_values(pixels: np.ndarray) -> tuple[int, int]:
-    """The values of 16-bit pixels at `_PERCENTILES`, over all channels: the smallest that so many values do not exceed."""
-    counts = np.cumsum(np.bincount(pixels.reshape(-1), minlength=_DEEPEST + 1))
-    low, high = (int(np.searchsorted(counts, counts[-1] * percentile / 100)) for percentile in _PERCENTILES)
-    return low, high
-
-
-def _pixels(data: bytes, header: Image.Image, animated: bool, levels: _Levels) -> UInt8[np.ndarray, "H W 3"]:
+def _pixels(data: bytes, header: Image.Image, animated: bool, levels: Levels) -> UInt8[np.ndarray, "H W 3"]:
     """By OpenCV where it is as exact as Pillow and faster, or keeps 16 bits; by Pillow otherwise."""
     transparent = header.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in header.info
     exif = header.info.get("exif", b"")
@@ -371,7 +279,7 @@ def _opencv_rgb(data: bytes, flags: int = cv2.IMREAD_COLOR) -> np.ndarray:
     return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
 
 
-def _decode_png(data: bytes, header: Image.Image, levels: _Levels) -> np.ndarray:
+def _decode_png(data: bytes, header: Image.Image, levels: Levels) -> np.ndarray:
     depth, colour_type = data[24], data[25]
     pixels = _opencv(data, cv2.IMREAD_UNCHANGED)
     if pixels.ndim == 3 and pixels.shape[2] == 4:
@@ -384,7 +292,7 @@ def _decode_png(data: bytes, header: Image.Image, levels: _Levels) -> np.ndarray
     return rgb
 
 
-def _decode_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, transparent: bool, levels: _Levels) -> np.ndarray:
+def _decode_tiff(data: bytes, header: TiffImagePlugin.TiffImageFile, transparent: bool, levels: Levels) -> np.ndarray:
     tags = header.tag_v2
     bits, channels = set(tags.get(_BITS, (1,))), tags.get(_CHANNELS, 1)
     if set(tags.get(_SAMPLE_FORMAT, (1,))) - {1, 4} or bits - {1, 2, 4, 8, 16} or header.mode in ("I", "F", "LAB"):
@@ -444,11 +352,11 @@ def _decode_deep_ppm(data: bytes, header: PpmImagePlugin.PpmImageFile) -> np.nda
     if len(data) < offset + 6 * width * height:
         raise ImageError("truncated", "the PPM ends before its last pixel")
     values = np.frombuffer(data, ">u2", 3 * width * height, offset).reshape(height, width, 3).astype(np.uint32)
-    scaled: np.ndarray = np.minimum((values * _DEEPEST + largest // 2) // largest, _DEEPEST).astype(np.uint16)
+    scaled: np.ndarray = np.minimum((values * DEEPEST + largest // 2) // largest, DEEPEST).astype(np.uint16)
     return scaled
 
 
-def _decode_pillow(image: Image.Image, transparent: bool, levels: _Levels) -> np.ndarray:
+def _decode_pillow(image: Image.Image, transparent: bool, levels: Levels) -> np.ndarray:
     if image.mode == "F" or (image.mode == "I" and image.format != "PPM"):
         raise ImageError("unsupported-depth", "float or 32-bit pixels: save the image with 8 or 16 bits per channel")
     image.load()
@@ -459,20 +367,6 @@ def _decode_pillow(image: Image.Image, transparent: bool, levels: _Levels) -> np
     if transparent:
         return levels.on_white(np.asarray(image.convert("RGBA")))
     return np.array(image.convert("RGB"))
-
-
-def _on_white(rgba: np.ndarray, *, premultiplied: bool = False) -> np.ndarray:
-    """(H, W, 4) of 8 or 16 bits on white, as (H, W, 3) uint8, rounded once."""
-    rgb = np.empty((*rgba.shape[:2], 3), np.uint8)
-    top = 255 if rgba.dtype == np.uint8 else 65535
-    divisor = np.uint32(top * (top // 255))
-    for start in range(0, len(rgba), 256):  # a block of rows at a time, for the memory
-        block = rgba[start : start + 256].astype(np.uint32)
-        colour, alpha = block[..., :3], block[..., 3:]
-        colour = np.minimum(colour, alpha) * np.uint32(top) if premultiplied else colour * alpha
-        whole, rest = np.divmod(colour + np.uint32(top) * (np.uint32(top) - alpha), divisor)
-        rgb[start : start + 256] = whole + (rest > divisor // 2)
-    return rgb
 
 
 def _orientation(exif: bytes) -> int:

@@ -15,11 +15,12 @@ from encoders.errors import InputError
 from encoders.features import Encoder
 from encoders.frame import RESIZE_RULES, Frame, ResizeRule, crop_frame, resized_frame, with_stride
 from encoders.identity import FileState, canonical, encoder_facts, key_digest, plain_json, stride_of
-from encoders.images import DECODER_VERSION, REDUCTIONS, ValueRange
+from encoders.images import DECODER_VERSION, REDUCTIONS
 from encoders.listing import ListedImage, list_images
 from encoders.places import feature_cache
 from encoders.preprocessing import Preprocessing
 from encoders.store import Keep
+from encoders.value_range import ValueRange
 
 #: A shard holds at most this many images, and with patches about this many bytes.
 SHARD_IMAGES = 1024

@@ -29,13 +29,12 @@ from encoders.images import (
     MAX_PIXELS,
     REASONS,
     ImageFile,
-    ValueRange,
     decode,
     decode_reduced,
     read_bytes,
     read_image,
-    read_value_range,
 )
+from encoders.value_range import ValueRange, read_value_range
 
 ROOT = Path(__file__).parent.parent.parent
 
