@@ -271,7 +271,9 @@ def test_paired_differences_have_the_interval_too() -> None:
     values = (ridge.right(episodes).astype(float) - ncm.right(episodes)).reshape(2_000, -1)
     by_hand = new_images_interval(values, episodes, labels, transductive=False)
     assert found.ci95_new_images == by_hand.ci95
-    assert "all queries have the same result" in str(paired(ncm, ncm, episodes, labels).ci95_new_images_reason)
+    same = paired(ncm, ncm, episodes, labels)
+    assert same.ci95_new_images is None
+    assert same.ci95_new_images_reason == "the two methods are right and wrong on the same queries"
     assert paired(ridge, ncm).ci95_new_images_reason == "the episodes and labels were not given"
     with pytest.raises(InputError, match="cannot be paired"):
         paired(ncm, evaluate(x, labels, sample_episodes(labels, ways=5, shots=5, queries=10, episodes=3, seed=0)))
