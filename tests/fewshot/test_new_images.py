@@ -66,7 +66,7 @@ def test_where_images_add_up_the_variance_is_that_of_class_means(
     labels = ragged_labels(seed=2)
     rng = np.random.default_rng(3)
     f, g = rng.normal(size=(2, len(labels)))
-    episodes = sample_episodes(labels, ways=3, shots=3, queries=4, episodes=40_000, seed=5)
+    episodes = sample_episodes(labels, ways=3, shots=3, queries=4, episodes=20_000, seed=5)
     values = value(f, g, episodes.query, episodes.support)
     each = g if part_of_g is None else f + part_of_g * g
     per_class = [each[labels == c] for c in range(6)]
@@ -83,7 +83,7 @@ def test_where_images_add_up_the_variance_is_that_of_class_means(
 def test_what_an_image_gains_as_query_and_loses_as_support_cancels() -> None:
     labels = ragged_labels(seed=2)
     f = np.random.default_rng(3).normal(size=len(labels))
-    episodes = sample_episodes(labels, ways=3, shots=2, queries=4, episodes=40_000, seed=5)
+    episodes = sample_episodes(labels, ways=3, shots=2, queries=4, episodes=20_000, seed=5)
     values = as_both(f, -f, episodes.query, episodes.support).reshape(len(episodes), -1)
     variance, _ = _Queries(episodes, values, labels).variance(transductive=False)
     alone, _ = _Queries(episodes, f[episodes.query].reshape(len(episodes), -1), labels).variance(transductive=False)
