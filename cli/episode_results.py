@@ -82,10 +82,13 @@ def notes_of(results: Sequence[Result]) -> list[str]:
             else f"± {_points(report.ci95)} points over episodes of these images, but ± {_points(report.ci95_new_images)} "
             "for new images of the same classes"
         )
-        others = f" (and {len(few) - 1} more result{'s' * (len(few) > 2)})" if len(few) > 1 else ""
-        notes.append(
-            f"few images: {worst.run.label}, {_shots(worst)}: {found}{others}; add images, more episodes do not help"
+        remedy = (
+            "add images, or ask for fewer queries"
+            if report.ci95_new_images is None
+            else "add images, more episodes do not help"
         )
+        others = f" (and {len(few) - 1} more result{'s' * (len(few) > 2)})" if len(few) > 1 else ""
+        notes.append(f"few images: {worst.run.label}, {_shots(worst)}: {found}{others}; {remedy}")
     return notes
 
 

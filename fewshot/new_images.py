@@ -27,6 +27,8 @@ from fewshot.episodes import Episodes
 FEW_IMAGES_HALF_WIDTH = 0.05
 #: … and this many times as wide as that over episodes, so that more episodes would not help.
 FEW_IMAGES_RATIO = 3.0
+#: No interval is given where the noise of its variance is this many times the variance that is known: it would be far wider than needed.
+NOISE_RATIO = 4.0
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,10 @@ def new_images_interval(
         # What queries do to each other is far noisier than the rest, which is a lower bound.
         variance, noise = queries.variance(transductive=True)
         variance = max(variance, least)
-    if noise > max(least, 0.0) + drawing:
+    if noise > NOISE_RATIO * (max(least, 0.0) + drawing):
         return NewImages(None, f"{count:,} episodes are too few to tell the influence of single images from chance")
     freedom = float((queries.images - 1).sum())
+    # A variance below its own noise cannot be told from one that is as large as the noise.
     half = float(stdtrit(freedom, 0.975)) * math.sqrt(max(variance, noise) + drawing)
     few = half > max(FEW_IMAGES_HALF_WIDTH, FEW_IMAGES_RATIO * 1.96 * math.sqrt(drawing))
     return NewImages(half, few=few)

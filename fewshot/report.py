@@ -135,6 +135,8 @@ def paired(
     if episodes is None or labels is None:
         return Difference(first, second, mean, ci95, None, "the episodes and labels were not given")
     values = first.right(episodes).astype(np.float64) - second.right(episodes)
+    if not values.any():
+        return Difference(first, second, mean, ci95, None, "the two methods are right and wrong on the same queries")
     new = new_images_interval(
         values,
         episodes,

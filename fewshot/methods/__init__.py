@@ -44,6 +44,7 @@ class Method:
     transductive: whether a query's scores depend on the other queries. vectors: whether it needs vectors and not just inner products.
     temperature: τ; class probabilities are softmax(τ·scores), unless τ is fitted.
     center: the centring where the user names none; own_center: the method is defined with it, and takes no other.
+    centred: whether it loses much on vectors that are not centred.
     uncentred_options: options whose defaults its authors chose for vectors that are not centred, with a value that fits centred ones.
     project: whether vectors are brought to length one.
     balance: whether it takes every class to have as many queries, unless its option `prior` says otherwise.
@@ -60,6 +61,7 @@ class Method:
     temperature: float = 1.0
     center: Center = "support"
     own_center: bool = False
+    centred: bool = False
     uncentred_options: Mapping[str, Any] = field(default_factory=dict)
     project: bool = True
     balance: bool = False
@@ -123,6 +125,11 @@ class Method:
         Args:
             options: those that the user chose; all others have their defaults.
         """
+        if self.centred and center in ("none", "feature"):
+            return (
+                f"{self.name}: its authors centre vectors; with center {center} distances are small beside what it adds to them, which can "
+                "cost much accuracy: use center support or base",
+            )
         if center == "none":
             return ()
         return tuple(
@@ -237,6 +244,7 @@ _ALL = (
         run=laplacian_shot,
         options={"neighbours": 2, "strength": 0.7, "rectify": "shifted", "iterations": 20, "tolerance": 1e-6},
         transductive=True,
+        centred=True,
     ),
     Method(
         "pt-map",

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import naive_transductive as naive
 
 from encoders import InputError
+from fewshot.centering import CENTERS
 from fewshot.methods import METHODS
 
 #: Few iterations where a method takes many: these tests are about other things.
@@ -129,6 +130,24 @@ def test_defaults_are_those_of_the_authors() -> None:
         assert function is not None
         parameters = inspect.signature(function).parameters
         assert method.options == {option: parameters[option].default for option in method.options}, name
+
+
+def test_notes_say_where_a_centring_does_not_fit_a_method() -> None:
+    noted = {
+        (name, center)
+        for name, method in METHODS.items()
+        for center in CENTERS
+        if method.notes({}, center) and not method.own_center
+    }
+    tim = {(name, center) for name in ("tim", "tim-gd", "alpha-tim") for center in CENTERS if center != "none"}
+    assert noted == tim | {("laplacian-shot", "none"), ("laplacian-shot", "feature")}
+    for name, method in METHODS.items():
+        assert method.notes({}, method.center) == (), name
+    assert METHODS["tim"].notes({"temperature": 15.0}, "support") == ()
+    assert METHODS["tim"].notes({"iterations": 3}, "base") == (
+        "tim: the default temperature of 15 is its authors' choice for vectors that are not centred; with center base, try "
+        "temperature=5, or use center none",
+    )
 
 
 def test_what_the_shift_of_queries_does_by_hand() -> None:
