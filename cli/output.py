@@ -132,7 +132,7 @@ def document(**content: Any) -> dict[str, Any]:
 
 def notes_json() -> dict[str, list[dict[str, str]]]:
     """The entry of a document about images that are used and have something worth knowing."""
-    return {"notes": list(state.image_notes)}
+    return {"image_notes": list(state.image_notes)}
 
 
 def emit_json(content: dict[str, Any]) -> None:

@@ -129,13 +129,13 @@ def test_range_reaches_every_command_and_its_note_the_user(
         assert code == 0, err
         results.append(json.loads(out))
         noted = "less than a tenth of its 16-bit range is used, so it is nearly of one colour: use --range 0,4095"
-        assert (noted in err) is (not option) and bool(results[-1]["notes"]) is (not option)
+        assert (noted in err) is (not option) and bool(results[-1]["image_notes"]) is (not option)
     assert [result["encoder"].get("range") for result in results] == [None, "auto", [0, 4095]]
     assert len({result["encoder"]["identity"] for result in results}) == 3
     if name in TELLING:
         assert len({json.dumps(result[TELLING[name]]) for result in results}) == 3
     quiet = command(capsys, name, *words(name, deep, tmp_path, 0), *MINI, "--json", "--quiet")
-    assert quiet[2] == "" and json.loads(quiet[1])["notes"] == results[0]["notes"]
+    assert quiet[2] == "" and json.loads(quiet[1])["image_notes"] == results[0]["image_notes"]
 
 
 def test_12_bit_images_match_their_8_bit_twins(deep: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -155,7 +155,7 @@ def test_a_store_remembers_its_range_and_pictures_are_drawn_with_it(
 
     assert command(capsys, "encode", deep, "-o", tmp_path / "s", *MINI, "--range", "0,4095")[0] == 0
     by_store = as_json(command(capsys, "classify", "--support", tmp_path / "s", "--query", deep / "dark", "--json"))
-    assert by_store["encoder"]["range"] == [0, 4095] and by_store["notes"] == []
+    assert by_store["encoder"]["range"] == [0, 4095] and by_store["image_notes"] == []
     ways = ("--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 5)
     code, _, err = command(capsys, "episodes", tmp_path / "s", *ways, "--range", "auto")
     assert code == 2 and "was made with --range 0,4095, not auto" in err

@@ -63,6 +63,7 @@ def test_json_holds_what_the_functions_give(photos: dict[str, Path], capsys: pyt
         "figure",
         "written",
         "skipped",
+        "image_notes",
         "not_drawn",
         "not_written",
     }

@@ -70,7 +70,8 @@ def test_json_and_maps_are_what_the_functions_give(
     got = as_json(command(capsys, "pca", photos, *SMALL, *extra, "--json", "--maps", maps))
     assert set(got) == {
         "schema", "version", "encoder", "images", "style", "center", "fitted", "explained_variance_ratio", "components", "foreground",
-        "basis", "basis_differs", "figure", "pages", "skipped", "not_drawn", "not_written",
+        "basis", "basis_differs", "figure", "pages", "skipped", "image_notes", "not_drawn",
+        "not_written",
     }  # fmt: skip
     assert got["style"] == "fewmatch" and got["pages"] == []
     names = ["a/cat.png", "b/cat.png", "cup.png"]

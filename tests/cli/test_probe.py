@@ -76,7 +76,7 @@ def test_json_holds_what_the_library_gives_and_every_parameter(
     assert {k: v for k, v in got.items() if k not in ("results", "version", "train", "test")} == {
         "schema": 1, "encoder": None, "val": None, "val_share": 0.1, "held_out": 6, "method": "both", "k": [5, 40, 200],
         "temperature": 0.07, "normalize": False, "per_class": None, "tries": None, "seed": 0, "std_ddof": None,
-        "shared_images": [], "skipped": [],
+        "shared_images": [], "skipped": [], "image_notes": [],
     }  # fmt: skip
     assert (got["train"]["images"], got["test"]["images"], got["train"]["classes"]) == (90, 70, 6)
 
