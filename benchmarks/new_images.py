@@ -4,8 +4,8 @@
     python benchmarks/new_images.py --redraws 40 --only ragged
 
 Classes are Gaussian, so that new images can be drawn as often as wanted. The true accuracy of a set-up is that of 20,000 episodes from 2,000
-images of each class. Then, 200 times, few images are drawn anew, episodes are drawn from them, and it is counted how often the true
-accuracy lies within the interval over episodes (`ci95`) and within the interval for new images. Where a set-up compares two methods, it is
+images of each class. Then, 200 times, a small set of new images is drawn, episodes are drawn from it, and the script counts how often the
+true accuracy lies within the interval over episodes (`ci95`) and within the interval for new images. Where a set-up compares two methods, it is
 the paired difference that is covered or not. The exit code is 1 where the interval for new images covers less than 90 % of the redraws.
 """
 
@@ -90,7 +90,7 @@ SET_UPS = (
 def parse() -> argparse.Namespace:
     parser = options_parser(__doc__)
     parser.add_argument("--only", default="", help="only set-ups with this in their name")
-    add_numbers(parser, (("--redraws", 200, "how often images are drawn anew"), ("--seed", 0, "of all draws")))
+    add_numbers(parser, (("--redraws", 200, "how many times new images are drawn"), ("--seed", 0, "random seed")))
     return parse_numbers(parser, ("redraws",))
 
 

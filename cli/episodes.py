@@ -367,7 +367,7 @@ def _validation(
     """The classes to fit on, through the same encoders.
 
     Raises:
-        InputError: classes that are evaluated as well: what is fitted on them would flatter the result. Features of another encoder.
+        InputError: classes that are evaluated as well: fitting on them would inflate the result. Features of another encoder.
     """
     from encoders import InputError
     from encoders.identity import key_difference

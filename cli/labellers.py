@@ -139,8 +139,8 @@ def read_labeller(model: Path, asked: Asked) -> MadeLabeller:
     if line is not None:
         labeller = labeller.rejecting(float(line))
     if key is None or not _is_key(key, labeller.dimensions):
-        raise InputError(f"{model} does not say which encoder its features come from: save it anew")
-    require_known_encoder(key["encoder"], f"the model {model}", "save it anew with --support and --save-model")
+        raise InputError(f"{model} does not say which encoder its features come from: save it again")
+    require_known_encoder(key["encoder"], f"the model {model}", "save it again with --support and --save-model")
     return MadeLabeller(labeller, key, {"model": str(model), "classes": len(labeller.class_names)}, [])
 
 

@@ -34,7 +34,7 @@ class Encoder(Protocol):
     Called on a normalised `(B, 3, H, W)` float tensor, H and W multiples of `patch_size`, it returns `Features`.
     It is frozen: evaluation mode, no gradients, the same output for the same input.
     Optional attributes that are used where present: `digest` (str, of everything in it that changes its numbers, such as the
-    weights: without it, kept features are told apart by `name` and by what it makes of one fixed image), `family` and `architecture`
+    weights; without it, stored features are identified by `name` and by the output for one fixed image), `family` and `architecture`
     (a dict of every option it was built with), `dtype` and `device` (where inputs go), `stride` (pixels from one patch to the next,
     where that is not `patch_size`), `layer` (which output it gives, in words, where that is not its last).
     """

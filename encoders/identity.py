@@ -1,4 +1,4 @@
-"""What tells one set of numbers from another: the state of files, the facts of an encoder, and keys over everything that counts."""
+"""Identity of features: the state of files, the facts of an encoder, and keys that cover everything the numbers depend on."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def encoder_facts(encoder: Encoder) -> dict[str, Any]:
         name: as the user calls it.
         family, architecture: every option that the network was built with; for Hugging Face models their configuration.
         digest: SHA-256 of the weights. An encoder without one gets a `fingerprint` instead: a digest of what it makes of one fixed
-            image, so that two encoders of the same name are told apart by their numbers.
+            image, so that two encoders of the same name differ by their numbers.
         dtype, embed_dim, patch_size, stride: `stride` only where patches overlap.
 
     What an encoder does with pixels before the network (sizes, mean, deviation) and its layer stand in the key beside this part.

@@ -297,7 +297,7 @@ def _from_tensors(path: Path, state: Mapping[str, Tensor], family: str | None, *
 def _source_words(source: Mapping[str, Any], record: catalogue.Checkpoint | None, beside: str | None) -> str:
     family = source["family"]
     words = {
-        "told": "as you say",
+        "told": "as given",
         "entries": "recognised by its entries",
         "config.json": "as config.json beside it says",
         "digest": f"its digest is that of {record.name}" if record else "",

@@ -1,4 +1,4 @@
-"""How pixels of more than 8 bits become 8: which of their values are black and white, and what is said where they are nearly all black."""
+"""How pixels of more than 8 bits become 8: which values become black and white, and a note on images that use little of their range."""
 
 from __future__ import annotations
 

@@ -197,7 +197,7 @@ def test_a_file_whose_family_is_open_has_to_be_told_and_a_store_of_it_is_found_a
     assert code == 1 and "own.safetensors: the entries leave the family open: write dino:PATH, ibot:PATH" in err
     assert not Path("store").exists()
     code, _, err = command(capsys, *encode, "-e", "dino:own.safetensors")
-    assert code == 0 and "own.safetensors: family dino (as you say); the network at teacher; attention heads: 1," in err
+    assert code == 0 and "own.safetensors: family dino (as given); the network at teacher; attention heads: 1," in err
     few = ("--ways", 2, "--shots", 1, "--queries", 2, "--episodes", 5)
     assert command(capsys, "episodes", "store", *few, "-e", "dino:own.safetensors")[0] == 0
     code, _, err = command(capsys, "episodes", "store", *few, "-e", "dino:other.safetensors")
