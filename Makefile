@@ -20,7 +20,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 
 types: $(VENV)/.installed-dev
-	$(BIN)/mypy
+	$(BIN)/python tests/check_types.py
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/pip install -q --no-deps -c constraints.txt easyfsl kornia kornia_rs
@@ -30,7 +30,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/encoder_speed.py
 
 clean:
-	rm -rf $(VENV) $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build $(VENV) $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # The versions in constraints.txt are those the tests ran with; without it, torch alone would bring gigabytes of CUDA.
 $(VENV)/.installed: pyproject.toml constraints.txt

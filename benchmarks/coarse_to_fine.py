@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import fewmatch
-from encoders import Frame
-from matching import Matches, disparity_error, share_within
-from matching.coarse import coarse_to_fine, pooled
+from fewmatch.encoders import Frame
+from fewmatch.matching import Matches, disparity_error, share_within
+from fewmatch.matching.coarse import coarse_to_fine, pooled
 
 Map = tuple[NDArray[np.float32], Frame]
 #: z for an interval of 95 %.

@@ -30,11 +30,11 @@ from machine import add_numbers, machine, options_parser, parse_numbers, version
 from numpy.typing import NDArray
 from torch import Tensor
 
-import encoders
-from encoders.devices import batch_patches, choose_device, multiplies_bfloat16
-from encoders.frame import resample
-from encoders.images import decode_reduced, read_bytes
-from encoders.plan import EncodingPlan, plan_encoding
+from fewmatch import encoders
+from fewmatch.encoders.devices import batch_patches, choose_device, multiplies_bfloat16
+from fewmatch.encoders.frame import resample
+from fewmatch.encoders.images import decode_reduced, read_bytes
+from fewmatch.encoders.store.plan import EncodingPlan, plan_encoding
 
 #: Width, blocks, heads (Dosovitskiy et al. 2021; DINOv2 in patches of 14).
 MODELS = {"vits14": (384, 12, 6), "vitb14": (768, 12, 12), "vitl14": (1024, 24, 16)}

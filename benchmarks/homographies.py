@@ -24,10 +24,10 @@ from machine import add_numbers, machine, options_parser, parse_numbers
 from PIL import Image
 
 import fewmatch
-from encoders import FeatureStore
-from matching import Matches, disparity_error
-from matching.geometry import fit_geometry, geometry_error, project
-from matching.verification import log_false_alarms, patch_length, verified
+from fewmatch.encoders import FeatureStore
+from fewmatch.matching import Matches, disparity_error
+from fewmatch.matching.geometry.geometry import fit_geometry, geometry_error, project
+from fewmatch.matching.geometry.verification import log_false_alarms, patch_length, verified
 
 PHOTOS = ("astronaut", "camera", "chelsea", "coffee", "gravel", "immunohistochemistry", "motorcycle", "rocket")
 KINDS = ("viewpoint", "rotation", "scale", "light")
@@ -275,8 +275,8 @@ def print_table(rows: list[list[str]]) -> None:
 
 def draw(maps: Maps, pairs: Sequence[Pair], images: dict[str, np.ndarray], folder: Path) -> None:
     """The first draw of every photo and kind, inliers of the homography only."""
-    from figures import MatchedPair, match_figure, save_figure
-    from matching.verification import inliers_of
+    from fewmatch.figures import MatchedPair, match_figure, save_figure
+    from fewmatch.matching.geometry.verification import inliers_of
 
     folder.mkdir(parents=True, exist_ok=True)
     for pair in pairs:

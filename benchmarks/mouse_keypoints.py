@@ -19,13 +19,13 @@ from skimage.feature import daisy
 from skimage.io import imread
 
 import fewmatch
-from encoders.frame import Frame, dense_frame, resample
-from matching.annotations.reading import read_labels
-from matching.keypoint_maps import View
-from matching.keypoint_options import KeypointOptions
-from matching.keypoint_score import KeypointScores, score_keypoints
-from matching.keypoint_search import KeypointFinder, find_keypoints
-from matching.keypoints import Keypoints
+from fewmatch.encoders.frame import Frame, dense_frame, resample
+from fewmatch.labels.keypoints import Keypoints
+from fewmatch.labels.reading import read_labels
+from fewmatch.matching.keypoints.maps import View
+from fewmatch.matching.keypoints.options import KeypointOptions
+from fewmatch.matching.keypoints.score import KeypointScores, score_keypoints
+from fewmatch.matching.keypoints.search import KeypointFinder, find_keypoints
 
 #: Of DAISY: pixels between descriptors, and the radius of one (scikit-image's default).
 STEP, RADIUS = 8, 15

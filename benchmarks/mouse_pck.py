@@ -19,16 +19,16 @@ from machine import add_numbers, machine, options_parser
 from skimage.io import imread
 
 import fewmatch
-from encoders.frame import Frame
-from matching.annotations.reading import read_labels
-from matching.benchmarks.limiting import limited
-from matching.benchmarks.pair import Benchmark
-from matching.benchmarks.reading import read_benchmark
-from matching.pck_compare import compare_pck
-from matching.pck_places import EncodedImage
-from matching.pck_presets import choose_convention
-from matching.pck_report import PCKReport, pck
-from matching.pck_scoring import score_pair
+from fewmatch.encoders.frame import Frame
+from fewmatch.labels.reading import read_labels
+from fewmatch.matching.benchmarks.limiting import limited
+from fewmatch.matching.benchmarks.pair import Benchmark
+from fewmatch.matching.benchmarks.pck.compare import compare_pck
+from fewmatch.matching.benchmarks.pck.places import EncodedImage
+from fewmatch.matching.benchmarks.pck.presets import choose_convention
+from fewmatch.matching.benchmarks.pck.report import PCKReport, pck
+from fewmatch.matching.benchmarks.pck.scoring import score_pair
+from fewmatch.matching.benchmarks.reading import read_benchmark
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "matching"))
 from benchmark_folders import a_pair, write_spair

@@ -23,7 +23,7 @@ from episodes import load_easyfsl, make_problem
 from machine import add_numbers, machine, options_parser, parse_numbers
 
 import fewmatch
-from fewshot import fit_transforms
+from fewmatch.fewshot import fit_transforms
 
 #: Iterations of transport and movement, and λ and α of the paper.
 EPOCHS, LAMBDA, ALPHA = 20, 10.0, 0.2

@@ -13,18 +13,17 @@ from typing import Annotated, Any
 import typer
 import typer.main
 
-from cli import (
+from fewmatch.cli import options, output
+from fewmatch.cli.commands import (
     classify,
     demo,
     doctor,
     download,
     encode,
-    encoders_command,
+    encoders,
     episodes,
     keypoints,
     match,
-    options,
-    output,
     pca,
     pck,
     plane,
@@ -58,7 +57,7 @@ def _common(
     """Few-shot classification and keypoint matching with frozen vision encoders."""
 
 
-app.command("encoders")(encoders_command.encoders)
+app.command("encoders")(encoders.encoders)
 app.command("download")(download.download)
 app.command("encode")(encode.encode)
 app.command("episodes")(episodes.episodes)
@@ -96,7 +95,7 @@ def run(arguments: list[str] | None = None) -> int:
 
 
 def _explain(problem: Exception) -> int:
-    from encoders.errors import FewmatchError
+    from fewmatch.errors import FewmatchError
 
     if isinstance(problem, FewmatchError):
         output.error(str(problem))

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from cli.maps import ImageMaps
-from cli.views import View, Views, masks_of, open_views
+from fewmatch.cli.inputs.maps import ImageMaps
+from fewmatch.cli.inputs.views import View, Views, masks_of, open_views
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from matching import Flow, Matches, MirrorChoice, Transferred
+    from fewmatch.matching import Flow, Matches, MirrorChoice, Transferred
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class MatchSteps:
 
     def check(self) -> None:
         """Refuse what would be ignored, before anything is encoded."""
-        from encoders import InputError
+        from fewmatch.errors import InputError
 
         for given, option, needed, there in (
             (self.exclusion, "--exclusion", "--max-ratio", self.max_ratio is not None),
@@ -176,7 +176,7 @@ class PairFinder:
             )
 
     def _mirror(self, a: View, turned: View, b: View) -> MirrorChoice:
-        from matching import choose_mirror
+        from fewmatch.matching import choose_mirror
 
         assert self.steps.mirror != "never"
         return choose_mirror(
@@ -192,8 +192,8 @@ class PairFinder:
         )
 
     def _match(self, a: View, b: View) -> Matches:
-        from matching import match
-        from matching.matches import EXCLUSION
+        from fewmatch.matching import match
+        from fewmatch.matching.matches import EXCLUSION
 
         s = self.steps
         return match(
@@ -210,13 +210,13 @@ class PairFinder:
         )
 
     def _pooled(self, view: View) -> View:
-        from matching import pooled
+        from fewmatch.matching import pooled
 
         assert self.steps.coarse_to_fine is not None
         return View(*pooled(view.map, view.frame, self.steps.coarse_to_fine, valid=view.valid), None)
 
     def _finer(self, matches: Matches, coarse: tuple[View, View], fine: tuple[View, View]) -> Matches:
-        from matching import coarse_to_fine
+        from fewmatch.matching import coarse_to_fine
 
         a, b = fine
         return coarse_to_fine(
@@ -232,14 +232,14 @@ class PairFinder:
         )
 
     def _refined(self, matches: Matches, a: View, b: View) -> Matches:
-        from matching import refine
+        from fewmatch.matching import refine
 
         if self.steps.refine == "none":
             return matches
         return refine(matches, a.map, a.frame, b.map, b.frame, valid_b=b.valid, **self.steps.window_options)
 
     def _verified(self, matches: Matches, b: View) -> Matches:
-        from matching import inliers_of, patch_length, verified
+        from fewmatch.matching import inliers_of, patch_length, verified
 
         s = self.steps
         if s.verify == "none":
@@ -250,7 +250,7 @@ class PairFinder:
 
     def _chosen(self, matches: Matches, a: View, b: View) -> Matches:
         """At most `--count`, of those that agree with the model where there is one."""
-        from matching import best_buddies, inliers_of
+        from fewmatch.matching import best_buddies, inliers_of
 
         s = self.steps
         if s.count is None:
@@ -262,9 +262,9 @@ class PairFinder:
         return matches.spread(s.count)
 
     def _points(self, coarse: tuple[View, View], fine: tuple[View, View]) -> Transferred:
-        from matching import transfer_points
-        from matching.coarse import transfer_coarse_to_fine
-        from matching.transfer import checked_points
+        from fewmatch.matching import transfer_points
+        from fewmatch.matching.coarse import transfer_coarse_to_fine
+        from fewmatch.matching.transfer import checked_points
 
         s = self.steps
         a, b = fine
@@ -287,12 +287,12 @@ class PairFinder:
         )
 
     def _heat(self, a: View, b: View) -> np.ndarray:
-        from matching import similarity_maps
+        from fewmatch.matching import similarity_maps
 
         return similarity_maps(self.steps.points, a.map, a.frame, b.map, b.frame, valid_b=b.valid)
 
     def _flow(self, a: View, b: View) -> Flow:
-        from matching import dense_flow
+        from fewmatch.matching import dense_flow
 
         s = self.steps
         return dense_flow(

@@ -7,14 +7,14 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli import output
+from fewmatch.cli import output
 
 DEFAULT_ENCODER = "dinov2_vits14"
 
 
 def encoder_names(incomplete: str) -> list[str]:
     """Names to complete what was typed."""
-    from encoders import catalogue
+    from fewmatch.encoders import catalogue
 
     return [record.name for record in catalogue.checkpoints() if record.name.startswith(incomplete)]
 

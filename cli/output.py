@@ -169,7 +169,7 @@ def emit_table(
 
 def check_target(path: Path | None, overwrite: bool) -> None:
     """Refuse to replace a file that nobody said to overwrite, before anything is computed for it."""
-    from encoders.errors import OutputExistsError
+    from fewmatch.errors import OutputExistsError
 
     if path is not None and path.exists() and not overwrite:
         raise OutputExistsError(f"{path} exists: choose another name, or --overwrite")
@@ -177,7 +177,7 @@ def check_target(path: Path | None, overwrite: bool) -> None:
 
 def check_figure(path: Path | None, overwrite: bool, types: Sequence[str] = FIGURES) -> None:
     """`check_target` for a figure, whose type its name tells."""
-    from encoders.errors import InputError
+    from fewmatch.errors import InputError
 
     check_target(path, overwrite)
     if path is not None and path.suffix.lower() not in types:

@@ -11,19 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cli import output
-from cli.encoder_choice import EncodingChoice
-from cli.maps import ImageMaps, open_maps
-from cli.views import ImageMasks, Views, masks_of, open_views
+from fewmatch.cli import output
+from fewmatch.cli.inputs.encoder_choice import EncodingChoice
+from fewmatch.cli.inputs.maps import ImageMaps, open_maps
+from fewmatch.cli.inputs.views import ImageMasks, Views, masks_of, open_views
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from matching.benchmarks.pair import Benchmark, BenchmarkPair
-    from matching.pck_convention import Convention
-    from matching.pck_places import EncodedImage
-    from matching.pck_records import PairRecords
-    from matching.pck_report import PCKReport
+    from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair
+    from fewmatch.matching.benchmarks.pck.convention import Convention
+    from fewmatch.matching.benchmarks.pck.places import EncodedImage
+    from fewmatch.matching.benchmarks.pck.records import PairRecords
+    from fewmatch.matching.benchmarks.pck.report import PCKReport
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BenchmarkChoice:
 
     def check(self) -> None:
         """Refuse limits that exclude each other and a seed that would draw nothing."""
-        from encoders import InputError
+        from fewmatch.errors import InputError
 
         if self.limit is not None and self.limit_per_category is not None:
             raise InputError("--limit and --limit-per-category together: expected one of them")
@@ -62,8 +62,8 @@ class BenchmarkChoice:
 
     def read(self) -> tuple[Benchmark, Benchmark]:
         """All pairs of the split, and those within the limits."""
-        from matching.benchmarks.limiting import limited
-        from matching.benchmarks.reading import read_benchmark
+        from fewmatch.matching.benchmarks.limiting import limited
+        from fewmatch.matching.benchmarks.reading import read_benchmark
 
         whole = read_benchmark(
             self.folder,
@@ -145,7 +145,7 @@ class PairMaps:
         return dataclasses.replace(self._image(self.views, index), fine=fine)
 
     def _image(self, views: Views, index: int) -> EncodedImage:
-        from matching.pck_places import EncodedImage
+        from fewmatch.matching.benchmarks.pck.places import EncodedImage
 
         view, mirrored = views.view(index), None
         if index in views.place:
@@ -172,9 +172,9 @@ def run_pck(
         InputError: a benchmark that cannot be read, a pair without T or that cannot be looked for, or no image that can be used.
         OutputExistsError: `records` is of another run, or another process has it open.
     """
-    from matching.pck_records import open_pair_records, run_key
-    from matching.pck_report import pck
-    from matching.pck_scoring import score_pair
+    from fewmatch.matching.benchmarks.pck.records import open_pair_records, run_key
+    from fewmatch.matching.benchmarks.pck.report import pck
+    from fewmatch.matching.benchmarks.pck.scoring import score_pair
 
     whole, benchmark = chosen.read()
     for note in benchmark.notes:
@@ -217,7 +217,7 @@ def _inputs(
     pair: BenchmarkPair, maps: ImageMaps, place: dict[Path, int], masks: Sequence[np.ndarray | None]
 ) -> dict[str, str | None]:
     """Digests of what a pair's record is made from. Those of the images are of the content that was encoded."""
-    from matching.pck_records import pair_inputs
+    from fewmatch.matching.benchmarks.pck.records import pair_inputs
 
     a, b = (place[path.absolute()] for path in (pair.path_a, pair.path_b))
     return pair_inputs(pair, maps.rows[a]["sha256"], maps.rows[b]["sha256"], masks[a], masks[b])
@@ -241,7 +241,7 @@ def _left_to_score(
 
 def _check_pairs(benchmark: Benchmark, convention: Convention) -> None:
     """What can be checked of every pair before anything is encoded: left and right, and T unless it needs the images' sizes."""
-    from matching.pck_scoring import pair_threshold, require_twins
+    from fewmatch.matching.benchmarks.pck.scoring import pair_threshold, require_twins
 
     for pair in benchmark.pairs:
         require_twins(pair, convention)
@@ -256,8 +256,8 @@ def _check_pairs(benchmark: Benchmark, convention: Convention) -> None:
 
 def _check_masks(folder: Path, files: Sequence[Path]) -> None:
     """A mask for every image, before anything is encoded."""
-    from encoders import InputError
-    from matching import find_masks
+    from fewmatch.errors import InputError
+    from fewmatch.matching import find_masks
 
     if not folder.is_dir():
         raise InputError(f"expected --mask to be a folder of masks, got {folder}")
@@ -266,7 +266,7 @@ def _check_masks(folder: Path, files: Sequence[Path]) -> None:
 
 def _other_sizes(benchmark: Benchmark, maps: ImageMaps, place: dict[Path, int]) -> list[dict[str, Any]]:
     """The images that do not have the size that the annotation says: points and T would be of another picture."""
-    from matching.image_sizes import size_difference
+    from fewmatch.labels.image_sizes import size_difference
 
     found: dict[Path, str] = {}
     for pair in benchmark.pairs:
@@ -282,7 +282,7 @@ def _other_sizes(benchmark: Benchmark, maps: ImageMaps, place: dict[Path, int]) 
 
 def _usable(benchmark: Benchmark, place: dict[Path, int], skipped: Sequence[dict[str, Any]]) -> Benchmark:
     """Without the pairs that have an image that was skipped; these are dropped, with the image's reason."""
-    from encoders import InputError
+    from fewmatch.errors import InputError
 
     reasons = {Path(row["path"]).absolute(): str(row["reason"]) for row in skipped}
     pairs, dropped = [], list(benchmark.dropped)
@@ -302,7 +302,7 @@ def _usable(benchmark: Benchmark, place: dict[Path, int], skipped: Sequence[dict
 @contextlib.contextmanager
 def _records_file(records: Path | None, folder: Path, run: str, cache: bool) -> Iterator[Path]:
     """The file of records: the user's, else one in the cache for this run over this folder, else one that is gone afterwards."""
-    from encoders.places import fewmatch_home
+    from fewmatch.encoders.paths import fewmatch_home
 
     with contextlib.ExitStack() as stack:
         if records is None and cache:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from cli import output
+from fewmatch.cli import output
 
 #: The folder of images that are none of the classes.
 NONE_FOLDER = "_none"
@@ -48,8 +48,8 @@ class SortPlan:
         Raises:
             InputError: `into` is a file, or cannot be used.
         """
-        from encoders import InputError
-        from encoders.names import DiskNames
+        from fewmatch.errors import InputError
+        from fewmatch.names import DiskNames
 
         if into.exists() and not into.is_dir():
             raise InputError(f"{into} is no folder: give --sort-into a folder")
@@ -70,7 +70,7 @@ class SortPlan:
         self.files.append(PlannedFile(source, name, target, self._action(source, target)))
 
     def _action(self, source: Path, target: Path) -> Action:
-        from encoders import InputError
+        from fewmatch.errors import InputError
 
         if not source.is_file():
             return "gone"
@@ -90,7 +90,7 @@ class SortPlan:
             OutputExistsError: a file of that name and other content is in the way; nothing is done then.
             FewmatchError: the file system refuses.
         """
-        from encoders import FewmatchError, OutputExistsError
+        from fewmatch.errors import FewmatchError, OutputExistsError
 
         conflicts = self.of("conflict")
         if conflicts:
@@ -154,7 +154,7 @@ def class_folders(class_names: Sequence[str]) -> dict[str, str]:
 
     No two are the same, not even where upper and lower case are not told apart.
     """
-    from encoders.names import same_name
+    from fewmatch.names import same_name
 
     folders = {name: safe_name(name) for name in class_names}
     times = Counter(same_name(folder).casefold() for folder in folders.values())

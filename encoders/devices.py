@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from encoders.errors import InputError
+from fewmatch.errors import InputError
 
 #: Patches in one batch: on a CPU, where more would not be faster; and at most on an accelerator.
 BATCH_PATCHES, MOST_PATCHES = 8192, 65_536

@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 
-from encoders.errors import ImageError
+from fewmatch.errors import ImageError
 
 #: How an image becomes the encoder's input for dense features, `size` pixels being given:
 #: keep: the short side becomes `size`, each side is rounded to whole patches, nothing is cut off. crop: the short side becomes `size`, and
@@ -245,7 +245,7 @@ def resample(
     """The pixels that the encoder gets: the image resized, cropped and padded as its frame says.
 
     Args:
-        image: the original, or the original reduced (see `encoders.images.Decoded`); the frame is the original's in either case.
+        image: the original, or the original reduced (see `fewmatch.encoders.images.Decoded`); the frame is the original's in either case.
         fill: the padding's colour.
         reduction: original pixels on a side of one of the image's. overhang: how many of them the image begins left of and above the original.
         interpolation: Pillow's antialiased `bicubic`, `bilinear` or `lanczos`.

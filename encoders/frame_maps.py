@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from encoders.devices import batch_patches
-from encoders.encode import forward_batch
-from encoders.errors import InputError
-from encoders.features import Encoder
-from encoders.frame import Frame, resample
-from encoders.listing import ListedImage
-from encoders.plan import EncodingPlan, plan_encoding
-from encoders.video import VideoFrame
+from fewmatch.encoders.devices import batch_patches
+from fewmatch.encoders.features import Encoder
+from fewmatch.encoders.frame import Frame, resample
+from fewmatch.encoders.listing import ListedImage
+from fewmatch.encoders.store.encode import forward_batch
+from fewmatch.encoders.store.plan import EncodingPlan, plan_encoding
+from fewmatch.encoders.video import VideoFrame
+from fewmatch.errors import InputError
 
 #: At most as many bytes of decoded frames are held: half of them in the batch that is collected, half ahead of it.
 HELD_BYTES = 256 * 2**20

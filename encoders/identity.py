@@ -14,11 +14,11 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from encoders.devices import dtype_name
-from encoders.errors import InputError
-from encoders.features import Encoder
-from encoders.places import fewmatch_home
-from encoders.writing import write_atomically
+from fewmatch.encoders.devices import dtype_name
+from fewmatch.encoders.features import Encoder
+from fewmatch.encoders.paths import fewmatch_home
+from fewmatch.errors import InputError
+from fewmatch.writing import write_atomically
 
 #: A digest is remembered only for files that have been left alone for this long: some file systems count time in steps of two
 #: seconds, and within one step a second change would go unnoticed.
@@ -205,7 +205,7 @@ def require_known_encoder(facts: Mapping[str, Any], what: str, remedy: str) -> N
     """
     if "architecture" in facts:
         return
-    from encoders import catalogue
+    from fewmatch.encoders import catalogue
 
     name, digest = facts.get("name"), facts.get("digest")
     record = next((record for record in catalogue.checkpoints() if record.name == name), None)

@@ -19,8 +19,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, PpmImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from encoders.errors import ImageError
-from encoders.value_range import DEEPEST, Levels, ValueRange
+from fewmatch.encoders.value_range import DEEPEST, Levels, ValueRange
+from fewmatch.errors import ImageError
 
 #: Raised when decoding or resizing changes pixels: features made before and after must not be mixed.
 DECODER_VERSION = 1

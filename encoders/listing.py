@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from encoders.errors import InputError
-from encoders.names import DiskNames, same_name
+from fewmatch.errors import InputError
+from fewmatch.names import DiskNames, same_name
 
 #: Which files of a folder are images. A file named on its own or in a list is tried whatever its name.
 EXTENSIONS = frozenset(

@@ -12,19 +12,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoders import catalogue
-from encoders.checkpoint import Network, outside, read_weights, require_match, weights_file
-from encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
-from encoders.download import Progress
-from encoders.errors import FewmatchError, InputError, WeightsRefusedError
-from encoders.families import Family, FamilyOpenError, choose_network, families, find_family, without_heads
-from encoders.features import Features
-from encoders.hugging_face_files import settings_beside
-from encoders.identity import file_digest, state_digest
-from encoders.models import Backbone
-from encoders.models.vit import VisionTransformer
-from encoders.preprocessing import Preprocessing
-from encoders.weights_files import Note, obtain, verify
+from fewmatch.encoders import catalogue
+from fewmatch.encoders.devices import DeviceLike, DtypeLike, choose_device, choose_dtype
+from fewmatch.encoders.families import Family, FamilyOpenError, choose_network, families, find_family, without_heads
+from fewmatch.encoders.features import Features
+from fewmatch.encoders.hugging_face.files import settings_beside
+from fewmatch.encoders.identity import file_digest, state_digest
+from fewmatch.encoders.models import Backbone
+from fewmatch.encoders.models.vit import VisionTransformer
+from fewmatch.encoders.preprocessing import Preprocessing
+from fewmatch.encoders.weights.checkpoint import Network, outside, read_weights, require_match, weights_file
+from fewmatch.encoders.weights.download import Progress
+from fewmatch.encoders.weights.files import Note, obtain, verify
+from fewmatch.errors import FewmatchError, InputError, WeightsRefusedError
 
 #: How many groups of entries that were left out a note names.
 _GROUPS_SHOWN = 5
@@ -170,7 +170,7 @@ def load(
             folder with `model.safetensors`; the network is found in the file, whatever stands around it (docs/weights.md). A name wins over
             a file called the same: write `./mini` for the file. `FAMILY:PATH` says the family of a file whose entries leave it open, as
             those of DINO and MAE do. `hf:REPOSITORY` or `hf:FOLDER` is any vision backbone
-            that transformers runs (see `encoders.hugging_face.load_hugging_face`).
+            that transformers runs (see `fewmatch.encoders.hugging_face.loading.load_hugging_face`).
         device: `auto` (CUDA, then MPS, then CPU), or a torch device.
         dtype: `auto` (bfloat16 where the hardware multiplies it natively, else float32), or a torch dtype or its name.
         trust_digest: accept a file whose digest is not the one that third parties observed.
@@ -189,7 +189,7 @@ def load(
     told: dict[str, Any] = {} if stride is None else {"stride": stride}
     text = os.fspath(name_or_path)
     if text.startswith("hf:"):
-        from encoders.hugging_face import load_hugging_face
+        from fewmatch.encoders.hugging_face.loading import load_hugging_face
 
         if compile:
             raise InputError(f"{text} is run by transformers, and not compiled: leave out --compile")
@@ -337,9 +337,9 @@ def from_state_dict(
 
     Args:
         state: tensors by name; the network is found among them, whatever stands in front of its names (see
-            `encoders.families.choose_network`).
+            `fewmatch.encoders.families.choose_network`).
         family: such as `dinov2` or `dinov2_reg`; None reads it off the entries.
-        architecture: fields of `encoders.models.vit.ViTArchitecture` that keys and shapes cannot tell, such as `heads=2`, or that
+        architecture: fields of `fewmatch.encoders.models.vit.ViTArchitecture` that keys and shapes cannot tell, such as `heads=2`, or that
             are to be otherwise, such as `stride=4`.
 
     Raises:

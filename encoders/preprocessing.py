@@ -6,7 +6,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from encoders.errors import InputError
+from fewmatch.errors import InputError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -19,7 +19,7 @@ class Preprocessing:
     Pixels are RGB, divided by 255, minus `mean`, divided by `std`. Resizing is antialiased, as Pillow does it with its `interpolation`:
     `bicubic`, `bilinear` or `lanczos`.
     For classification the short side (with `squash`: both sides, whatever the shape) becomes `resize` and the central square of side
-    `crop` is kept; for dense use `dense` is the side that the resize rule speaks of (`encoders.frame.RESIZE_RULES`): the short one,
+    `crop` is kept; for dense use `dense` is the side that the resize rule speaks of (`fewmatch.encoders.frame.RESIZE_RULES`): the short one,
     unless told otherwise. All sizes in pixels.
     """
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from encoders.errors import ImageError, InputError
+from fewmatch.errors import ImageError, InputError
 
 #: Which values of an image of more than 8 bits become black and white: 0 and 65,535 (`full`), the image's own 0.1st and 99.9th
 #: percentile over all channels (`auto`), or two values that hold for all images. Images of 8 bits or less stay as they are.

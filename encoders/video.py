@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from encoders.errors import InputError
+from fewmatch.errors import InputError
 
 #: Which files are videos. FFmpeg would take nearly anything for one: a text becomes a film of its letters, a playlist a request.
 VIDEO_EXTENSIONS = frozenset([".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".webm", ".wmv"])

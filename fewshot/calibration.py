@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import optimize, special
 
-from encoders.errors import InputError
-from fewshot.episodes import Episodes
-from fewshot.report import Report
+from fewmatch.errors import InputError
+from fewmatch.fewshot.episodes.episodes import Episodes
+from fewmatch.fewshot.report import Report
 
 #: Equal bins of confidence from 0 to 1 (Guo et al. 2017).
 BINS = 15

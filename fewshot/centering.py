@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from encoders.errors import InputError
+from fewmatch.errors import InputError
 
 #: Which mean is subtracted (all are means over images, not over classes):
 #: none: nothing. base: the mean of a given base set (SimpleShot's CL2N). support: of the episode's supports.

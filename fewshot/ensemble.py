@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from encoders.errors import InputError
-from fewshot.centering import unit
-from fewshot.table import as_table
+from fewmatch.errors import InputError
+from fewmatch.fewshot.centering import unit
+from fewmatch.fewshot.table import as_table
 
 
 def concatenate(features: Sequence[Float[np.ndarray | Tensor, "N _"]]) -> Float32[np.ndarray, "N D"]:

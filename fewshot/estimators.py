@@ -14,14 +14,14 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from encoders.errors import InputError
-from fewshot.batch import EpisodeBatch
-from fewshot.centering import TRANSDUCTIVE, check_base, check_center, mean_vector, shifted
-from fewshot.methods import find_method
-from fewshot.methods.ncm import check_metric, scores
-from fewshot.neighbours import nearest, votes
-from fewshot.probes import fit_logistic, logistic_model
-from fewshot.table import as_table
+from fewmatch.errors import InputError
+from fewmatch.fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.centering import TRANSDUCTIVE, check_base, check_center, mean_vector, shifted
+from fewmatch.fewshot.methods import find_method
+from fewmatch.fewshot.methods.ncm import check_metric, scores
+from fewmatch.fewshot.probes.neighbours import nearest, votes
+from fewmatch.fewshot.probes.probes import fit_logistic, logistic_model
+from fewmatch.fewshot.table import as_table
 
 #: A centred vector this many rounding errors long, measured against what it was centred from, has no direction.
 _ROUNDING_ERRORS = 16
@@ -62,7 +62,7 @@ class CenterProject(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # t
         if center in TRANSDUCTIVE:
             raise InputError(
                 f"center {center} uses the queries as a set, which an estimator never sees: "
-                "use fewshot.Labeller or fewshot.evaluate, or center support"
+                "use fewmatch.Labeller or fewmatch.evaluate, or center support"
             )
         check_base(center, self.base is not None)
         self.mean_ = None
@@ -158,7 +158,7 @@ class _WithDecision(_FewShotClassifier):
 class NearestClassMean(_WithDecision):
     """The class whose mean of centred, projected vectors is nearest (Mensink et al. 2013; SimpleShot, Wang et al. 2019).
 
-    Gives what `fewshot.Labeller` gives.
+    Gives what `fewmatch.Labeller` gives.
 
     Parameters:
         metric: `euclidean` or `cosine`.
@@ -244,7 +244,7 @@ class WeightedKNN(_FewShotClassifier):
 
 
 class _LinearProbe(_WithDecision):
-    """A method whose scores are linear in the centred, projected vector; see `fewshot.METHODS`."""
+    """A method whose scores are linear in the centred, projected vector; see `fewmatch.METHODS`."""
 
     _method = ""
     temperature: float | None

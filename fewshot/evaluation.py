@@ -12,26 +12,18 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.names import distinct_labels
-from fewshot.batch import EpisodeBatch
-from fewshot.centering import (
-    Center,
-    center_episodes_,
-    center_table,
-    check_base,
-    mean_vector,
-    shifted,
-    unit,
-)
-from fewshot.episodes import Episodes
-from fewshot.methods import Method, find_method
-from fewshot.methods.ncm import ncm
-from fewshot.methods.ncm_raw import RawNearestMean
-from fewshot.new_images import new_images_interval
-from fewshot.parallel import in_chunks
-from fewshot.report import Report, mean_and_interval
-from fewshot.table import as_table
+from fewmatch.errors import InputError
+from fewmatch.fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.centering import Center, center_episodes_, center_table, check_base, mean_vector, shifted, unit
+from fewmatch.fewshot.episodes.episodes import Episodes
+from fewmatch.fewshot.methods import Method, find_method
+from fewmatch.fewshot.methods.ncm import ncm
+from fewmatch.fewshot.methods.ncm_raw import RawNearestMean
+from fewmatch.fewshot.new_images import new_images_interval
+from fewmatch.fewshot.parallel import in_chunks
+from fewmatch.fewshot.report import Report, mean_and_interval
+from fewmatch.fewshot.table import as_table
+from fewmatch.names import distinct_labels
 
 #: Bytes of gathered vectors that are worked on at a time. On a CPU they should fit in the caches, or every step waits for memory.
 _CHUNK_BYTES = {"cpu": 8 * 2**20}
@@ -63,8 +55,8 @@ def evaluate(
         features: (N, D) raw features, one row per image.
         labels: (N,) their labels.
         episodes: rows of `features`; they must have been drawn from these labels. -1 is padding.
-        method: one of `fewshot.methods.METHODS`. options: of the method, by name.
-        center: one of `fewshot.centering.CENTERS`; see there for which mean each subtracts. None is the method's own choice.
+        method: one of `fewmatch.METHODS`. options: of the method, by name.
+        center: one of `fewmatch.CENTERS`; see there for which mean each subtracts. None is the method's own choice.
         base: (B, D) raw features of the base set, for `center="base"`.
         metric: `euclidean` or `cosine`, for methods that have this option.
         prenormalize: bring vectors to length one before the mean is taken (EASY's E-M-E).

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64
 
-from fewshot.episodes import Episodes
-from fewshot.report import Report
+from fewmatch.fewshot.episodes.episodes import Episodes
+from fewmatch.fewshot.report import Report
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.special import stdtrit
 
-from fewshot.episodes import Episodes
+from fewmatch.fewshot.episodes.episodes import Episodes
 
 #: An accuracy is said to rest on few images where its interval for new images is wider than this (a fraction, half-width) …
 FEW_IMAGES_HALF_WIDTH = 0.05

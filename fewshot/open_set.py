@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float, Int32
 from scipy import special, stats
 
-from encoders.errors import InputError
-from fewshot.episodes import Episodes, sample_episodes
-from fewshot.report import Report, mean_and_interval
+from fewmatch.errors import InputError
+from fewmatch.fewshot.episodes.episodes import Episodes, sample_episodes
+from fewmatch.fewshot.report import Report, mean_and_interval
 
 #: How sure a query is of one of the classes it is offered: the largest class probability, or the largest score (for nearest class
 #: mean, minus the squared distance to the nearest mean).

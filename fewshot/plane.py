@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from encoders.errors import InputError
-from fewshot.centering import (
+from fewmatch.errors import InputError
+from fewmatch.fewshot.centering import (
     TRANSDUCTIVE,
     Center,
     ZeroVectorError,
@@ -23,11 +23,11 @@ from fewshot.centering import (
     shifted,
     unit,
 )
-from fewshot.episodes import Episodes
-from fewshot.evaluation import check_episodes
-from fewshot.label import TEMPERATURE
-from fewshot.methods.ncm import check_metric, class_means, compared_means, scores
-from fewshot.table import as_table
+from fewmatch.fewshot.episodes.episodes import Episodes
+from fewmatch.fewshot.evaluation import check_episodes
+from fewmatch.fewshot.labelling.label import TEMPERATURE
+from fewmatch.fewshot.methods.ncm import check_metric, class_means, compared_means, scores
+from fewmatch.fewshot.table import as_table
 
 #: Spread of the class means (vectors of length about one) at and below which it is rounding.
 _NO_SPREAD = 1e-12
@@ -132,7 +132,7 @@ def episode_plane(
         labels: (N,) their labels.
         episodes: rows of `features`; they must have been drawn from these labels.
         index: which of the episodes, from 0.
-        center, base, metric, prenormalize: as in `fewshot.evaluate`.
+        center, base, metric, prenormalize: as in `fewmatch.evaluate`.
 
     Raises:
         InputError: shapes, labels and episodes do not fit each other, no episode of that index, an unknown name, a base set too many or

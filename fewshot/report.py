@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int16
 
-from encoders.errors import InputError
-from fewshot.centering import Center
-from fewshot.episodes import Episodes
-from fewshot.new_images import new_images_interval
+from fewmatch.errors import InputError
+from fewmatch.fewshot.centering import Center
+from fewmatch.fewshot.episodes.episodes import Episodes
+from fewmatch.fewshot.new_images import new_images_interval
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Report:
     accuracy: mean over episodes of the share of queries that are right, as a fraction. ci95: half-width 1.96·s/√n of its 95 %
     interval over the n episodes, s with ddof 1; None for one episode. It covers what other episodes of the same images would give.
     ci95_new_images: half-width of the 95 % interval that covers what other images of the same classes would give
-    (`fewshot.new_images`); None where it is not known, and ci95_new_images_reason says why. Neither covers other classes.
+    (`fewmatch.fewshot.new_images`); None where it is not known, and ci95_new_images_reason says why. Neither covers other classes.
     few_images: whether there are so few images that more of them are needed, and more episodes would not help.
     notes: what the user should know about the options under this centring, one sentence each.
     per_episode: (E,) the accuracy of each episode. predictions: (E, Q) the place of the class chosen for each query, among the classes

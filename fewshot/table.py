@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.names import distinct_names, same_name, spelling_notes
+from fewmatch.errors import InputError
+from fewmatch.names import distinct_names, same_name, spelling_notes
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def table_of_images(
 ) -> FeatureTable:
     """A table whose rows are images: classes sorted by name, digest of relative paths and labels.
 
-    Names that differ only in their Unicode normal form are one class, and give the same digest (`encoders.names`).
+    Names that differ only in their Unicode normal form are one class, and give the same digest (`fewmatch.names`).
     """
     class_names, index = distinct_names(labels)
     content = "".join(f"{path}\t{label}\n" for path, label in zip(paths, labels, strict=True))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from jaxtyping import Float64
 
-from encoders.errors import InputError
+from fewmatch.errors import InputError
 
 #: Transforms that are fitted, and those of them that are followed by a number of components.
 FITTED = ("center", "pca", "whiten", "ica")

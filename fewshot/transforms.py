@@ -11,10 +11,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
-from encoders.errors import InputError
-from fewshot.centering import ZeroVectorError
-from fewshot.table import as_table
-from fewshot.transform_fits import COUNTED, FITTED, fit_step
+from fewmatch.errors import InputError
+from fewmatch.fewshot.centering import ZeroVectorError
+from fewmatch.fewshot.table import as_table
+from fewmatch.fewshot.transform_fits import COUNTED, FITTED, fit_step
 
 #: What each word does to a vector x. In brackets what may follow it, and what holds where nothing does.
 #: relu: max(x, 0). power=β: (x + 1e-6)^β for features of zero or more (½). signed-power=β: sign(x)·|x|^β (½). unit: x / ‖x‖.

@@ -8,6 +8,8 @@ from .keypoints import keypoint_figure as keypoint_figure
 from .keypoints import keypoint_sheet as keypoint_sheet
 from .match_lines import MatchedPair as MatchedPair
 from .match_lines import match_figure as match_figure
+from .notable import TellingImage as TellingImage
+from .notable import telling_images as telling_images
 from .page.correspondence import MatchPageImage as MatchPageImage
 from .page.correspondence import match_page as match_page
 from .page.plane import EpisodeImage as EpisodeImage
@@ -19,8 +21,6 @@ from .sheet import contact_sheet as contact_sheet
 from .sheet import save_figure as save_figure
 from .similarity import SimilarImage as SimilarImage
 from .similarity import similarity_figure as similarity_figure
-from .telling import TellingImage as TellingImage
-from .telling import telling_images as telling_images
 from .transferred_points import TransferredPoints as TransferredPoints
 from .transferred_points import transfer_figure as transfer_figure
 from .warp import WarpedPair as WarpedPair

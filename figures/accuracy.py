@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from figures.lettering import cut, wrapped
-from figures.palette import class_colours
-from figures.style import INK, MUTED
+from fewmatch.figures.style.lettering import cut, wrapped
+from fewmatch.figures.style.palette import class_colours
+from fewmatch.figures.style.style import INK, MUTED
 
 _MARKS = "os^Dv<>ph*XP"
 

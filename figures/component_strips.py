@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from figures.feature_maps import MappedImage, check_frame, draw_image, draw_map, map_extent
-from figures.lettering import fitting, text_width, wrapped, write
-from figures.side_by_side import DPI, MARGIN, WIDTH, Box, sheet_axes
-from figures.style import INK, MUTED
+from fewmatch.figures.feature_maps import MappedImage, check_frame, draw_image, draw_map, map_extent
+from fewmatch.figures.side_by_side import DPI, MARGIN, WIDTH, Box, sheet_axes
+from fewmatch.figures.style.lettering import fitting, text_width, wrapped, write
+from fewmatch.figures.style.style import INK, MUTED
 
 #: A figure shows at most so many images and components.
 MOST_STRIPS, MOST_COMPONENTS = 20, 16

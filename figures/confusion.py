@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from figures.lettering import cut
-from figures.style import INK, MUTED
+from fewmatch.figures.style.lettering import cut
+from fewmatch.figures.style.style import INK, MUTED
 
 #: More classes than this cannot be read; the worst are shown.
 MOST = 30

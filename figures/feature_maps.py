@@ -11,9 +11,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from encoders import Frame
-from figures.lettering import fitting, wrapped
-from figures.style import INK, MUTED
+from fewmatch.encoders import Frame
+from fewmatch.figures.style.lettering import fitting, wrapped
+from fewmatch.figures.style.style import INK, MUTED
 
 #: Width of the figure: 1200 px at 120 dpi.
 _WIDTH, _DPI = 10.0, 120

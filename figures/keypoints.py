@@ -13,14 +13,14 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from encoders.errors import InputError
-from figures.lettering import text_box, text_width, wrapped, write
-from figures.palette import class_colours
-from figures.placement import Paper, line_end
-from figures.side_by_side import DPI, GAP, MARGIN, WIDTH, Box, sheet_axes, show, size_of
-from figures.style import INK, MUTED
-from matching.keypoint_suggest import image_confidence
-from matching.keypoints import Keypoints
+from fewmatch.errors import InputError
+from fewmatch.figures.placement import Paper, line_end
+from fewmatch.figures.side_by_side import DPI, GAP, MARGIN, WIDTH, Box, sheet_axes, show, size_of
+from fewmatch.figures.style.lettering import text_box, text_width, wrapped, write
+from fewmatch.figures.style.palette import class_colours
+from fewmatch.figures.style.style import INK, MUTED
+from fewmatch.labels.keypoints import Keypoints
+from fewmatch.matching.keypoints.suggest import image_confidence
 
 #: Lines of text in inches, and sizes of letters in points: of captions and legends, above large images, above tiles, of numbers at points.
 _LINE, _SMALL_LINE = 0.19, 0.15
@@ -44,7 +44,7 @@ class _Scene:
 
 
 def review_order(keypoints: Keypoints) -> list[int]:
-    """Indices of the images, the least sure first: by `matching.keypoint_suggest.image_confidence`; of equal ones the first."""
+    """Indices of the images, the least sure first: by `fewmatch.matching.keypoints.suggest.image_confidence`; of equal ones the first."""
     return [int(i) for i in np.argsort(image_confidence(keypoints), kind="stable")]
 
 

@@ -15,12 +15,12 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from figures.feature_maps import MappedImage, draw_map
-from figures.lettering import text_width, wrapped, write
-from figures.palette import ASIDE, RIGHT, WRONG, luminance
-from figures.side_by_side import DPI, GAP, MARGIN, WIDTH, Box, aspect_of, pair_boxes, sheet_axes, show, size_of
-from figures.style import INK, MUTED
-from matching import Matches
+from fewmatch.figures.feature_maps import MappedImage, draw_map
+from fewmatch.figures.side_by_side import DPI, GAP, MARGIN, WIDTH, Box, aspect_of, pair_boxes, sheet_axes, show, size_of
+from fewmatch.figures.style.lettering import text_width, wrapped, write
+from fewmatch.figures.style.palette import ASIDE, RIGHT, WRONG, luminance
+from fewmatch.figures.style.style import INK, MUTED
+from fewmatch.matching import Matches
 
 #: What the colour of a line says. position: its place in the left image, so that neighbours look alike and crossings stand out.
 #: score: its cosine. pca: the colour of its left patch in `maps`, which are drawn below. truth: right or wrong. inliers: those of the

@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 
-from fewshot.plane import EpisodePlane
-from figures.lettering import cut, text_box, wrapped, write
-from figures.palette import class_colours, mixed
-from figures.placement import Paper, line_end
-from figures.style import INK, MUTED
-from figures.telling import TellingImage, explain
+from fewmatch.fewshot.plane import EpisodePlane
+from fewmatch.figures.notable import TellingImage, explain
+from fewmatch.figures.placement import Paper, line_end
+from fewmatch.figures.style.lettering import cut, text_box, wrapped, write
+from fewmatch.figures.style.palette import class_colours, mixed
+from fewmatch.figures.style.style import INK, MUTED
 
 #: Width of the figure: 1200 px at 120 dpi. Everything below is in inches.
 _WIDTH, _DPI = 10.0, 120
@@ -42,7 +42,7 @@ def plane_figure(
     """Draw an episode: regions of the classes, supports, class means, queries right and wrong, and some of the images.
 
     Args:
-        plane: the episode; see `fewshot.episode_plane`.
+        plane: the episode; see `fewmatch.episode_plane`.
         class_names: the W classes.
         thumbnails: (h, w, 3) uint8 RGB of images, such as `telling_images` names, most important first; one that finds no free place
             is left out.

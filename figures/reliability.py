@@ -9,8 +9,8 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from figures.lettering import cut
-from figures.style import INK, MUTED
+from fewmatch.figures.style.lettering import cut
+from fewmatch.figures.style.style import INK, MUTED
 
 _BLUE, _ORANGE = "#7ea6d6", "#d65f0e"
 

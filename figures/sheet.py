@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.figure import Figure
 
-from figures.lettering import cut
-from figures.style import INK, MUTED
+from fewmatch.figures.style.lettering import cut
+from fewmatch.figures.style.style import INK, MUTED
 
 # Blue to orange-red passes every common form of colour blindness, and grey prints keep the order.
 _SURE, _DOUBTFUL = np.array([0.27, 0.46, 0.71]), np.array([0.84, 0.37, 0.05])

@@ -11,14 +11,14 @@ from jaxtyping import Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from encoders import Frame
-from figures.feature_maps import check_frame, map_extent, partition
-from figures.lettering import fitting, text_width, wrapped, write
-from figures.match_lines import draw_numbers
-from figures.palette import class_colours
-from figures.side_by_side import DPI, GAP, MARGIN, WIDTH, Box, aspect_of, sheet_axes, show, size_of
-from figures.style import MUTED
-from matching.similarity import SOFTMAX_TEMPERATURE, Sharpening, sharpened
+from fewmatch.encoders import Frame
+from fewmatch.figures.feature_maps import check_frame, map_extent, partition
+from fewmatch.figures.match_lines import draw_numbers
+from fewmatch.figures.side_by_side import DPI, GAP, MARGIN, WIDTH, Box, aspect_of, sheet_axes, show, size_of
+from fewmatch.figures.style.lettering import fitting, text_width, wrapped, write
+from fewmatch.figures.style.palette import class_colours
+from fewmatch.figures.style.style import MUTED
+from fewmatch.matching.similarity import SOFTMAX_TEMPERATURE, Sharpening, sharpened
 
 #: A figure shows at most so many points and so many images beside the first.
 MOST_POINTS, MOST_SHOWN = 12, 40

@@ -11,11 +11,11 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from figures.lettering import wrapped, write
-from figures.match_lines import position_colours
-from figures.palette import RIGHT, WRONG
-from figures.side_by_side import DPI, MARGIN, WIDTH, aspect_of, pair_boxes, sheet_axes, show, size_of
-from figures.style import MUTED
+from fewmatch.figures.match_lines import position_colours
+from fewmatch.figures.side_by_side import DPI, MARGIN, WIDTH, aspect_of, pair_boxes, sheet_axes, show, size_of
+from fewmatch.figures.style.lettering import wrapped, write
+from fewmatch.figures.style.palette import RIGHT, WRONG
+from fewmatch.figures.style.style import MUTED
 
 #: Areas of the large, half-transparent circles and of the small, solid ones, in square points.
 _LARGE, _SMALL = 120.0, 22.0

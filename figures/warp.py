@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 
-from figures.lettering import wrapped, write
-from figures.side_by_side import aspect_of
-from figures.style import INK, MUTED
-from matching.flow import Flow, warp
+from fewmatch.figures.side_by_side import aspect_of
+from fewmatch.figures.style.lettering import wrapped, write
+from fewmatch.figures.style.style import INK, MUTED
+from fewmatch.matching.flow import Flow, warp
 
 #: Width of the figure: 1200 px at 120 dpi.
 _WIDTH, _DPI = 10.0, 120

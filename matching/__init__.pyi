@@ -1,10 +1,12 @@
-from .annotations.labels import Labels as Labels
-from .annotations.locating import locate_images as locate_images
-from .annotations.merging import merge_labels as merge_labels
-from .annotations.reading import read_labels as read_labels
-from .annotations.writing import write_keypoints as write_keypoints
 from .benchmarks.pair import Benchmark as Benchmark
 from .benchmarks.pair import BenchmarkPair as BenchmarkPair
+from .benchmarks.pck.compare import compare_pck as compare_pck
+from .benchmarks.pck.convention import Convention as Convention
+from .benchmarks.pck.presets import choose_convention as choose_convention
+from .benchmarks.pck.records import PairRecord as PairRecord
+from .benchmarks.pck.report import PCKReport as PCKReport
+from .benchmarks.pck.report import pck as pck
+from .benchmarks.pck.scoring import score_pair as score_pair
 from .benchmarks.reading import read_benchmark as read_benchmark
 from .buddies import best_buddies as best_buddies
 from .coarse import coarse_to_fine as coarse_to_fine
@@ -24,20 +26,24 @@ from .flow_files import read_flow as read_flow
 from .flow_files import write_flow as write_flow
 from .foreground import Foreground as Foreground
 from .foreground import foreground_masks as foreground_masks
-from .geometry import Geometry as Geometry
-from .geometry import fit_geometry as fit_geometry
-from .geometry import geometry_error as geometry_error
-from .geometry import project as project
-from .ground_truth import disparity_error as disparity_error
-from .ground_truth import share_within as share_within
-from .keypoint_options import KeypointOptions as KeypointOptions
-from .keypoint_score import KeypointScores as KeypointScores
-from .keypoint_score import score_keypoints as score_keypoints
-from .keypoint_search import FoundParts as FoundParts
-from .keypoint_search import KeypointFinder as KeypointFinder
-from .keypoint_search import find_keypoints as find_keypoints
-from .keypoint_suggest import suggest_images as suggest_images
-from .keypoints import Keypoints as Keypoints
+from .geometry.geometry import Geometry as Geometry
+from .geometry.geometry import fit_geometry as fit_geometry
+from .geometry.geometry import geometry_error as geometry_error
+from .geometry.geometry import project as project
+from .geometry.ground_truth import disparity_error as disparity_error
+from .geometry.ground_truth import share_within as share_within
+from .geometry.sift import sift_matches as sift_matches
+from .geometry.verification import inliers_of as inliers_of
+from .geometry.verification import patch_length as patch_length
+from .geometry.verification import verified as verified
+from .keypoints.locating import locate_images as locate_images
+from .keypoints.options import KeypointOptions as KeypointOptions
+from .keypoints.score import KeypointScores as KeypointScores
+from .keypoints.score import score_keypoints as score_keypoints
+from .keypoints.search import FoundParts as FoundParts
+from .keypoints.search import KeypointFinder as KeypointFinder
+from .keypoints.search import find_keypoints as find_keypoints
+from .keypoints.suggest import suggest_images as suggest_images
 from .masks import find_masks as find_masks
 from .masks import move_mask as move_mask
 from .masks import patch_mask as patch_mask
@@ -47,26 +53,15 @@ from .matches import Matches as Matches
 from .matches import match as match
 from .mirror import MirrorChoice as MirrorChoice
 from .mirror import choose_mirror as choose_mirror
-from .nearest import Nearest as Nearest
-from .nearest import mutual_nearest as mutual_nearest
-from .nearest import nearest_both_ways as nearest_both_ways
-from .pca import PatchPCA as PatchPCA
-from .pck_compare import compare_pck as compare_pck
-from .pck_convention import Convention as Convention
-from .pck_presets import choose_convention as choose_convention
-from .pck_records import PairRecord as PairRecord
-from .pck_report import PCKReport as PCKReport
-from .pck_report import pck as pck
-from .pck_scoring import score_pair as score_pair
+from .nearest.nearest import Nearest as Nearest
+from .nearest.nearest import mutual_nearest as mutual_nearest
+from .nearest.nearest import nearest_both_ways as nearest_both_ways
+from .pca.pca import PatchPCA as PatchPCA
 from .refinement import refine as refine
-from .sift import sift_matches as sift_matches
 from .similarity import sharpened as sharpened
 from .similarity import similarity_maps as similarity_maps
 from .transfer import Transferred as Transferred
 from .transfer import transfer_points as transfer_points
-from .verification import inliers_of as inliers_of
-from .verification import patch_length as patch_length
-from .verification import verified as verified
 
 __all__ = [
     "Benchmark",
@@ -80,8 +75,6 @@ __all__ = [
     "KeypointFinder",
     "KeypointOptions",
     "KeypointScores",
-    "Keypoints",
-    "Labels",
     "Matches",
     "MirrorChoice",
     "Nearest",
@@ -106,7 +99,6 @@ __all__ = [
     "locate_images",
     "match",
     "matches_csv",
-    "merge_labels",
     "move_mask",
     "mutual_nearest",
     "nearest_both_ways",
@@ -118,7 +110,6 @@ __all__ = [
     "project",
     "read_benchmark",
     "read_flow",
-    "read_labels",
     "read_mask",
     "read_matches",
     "read_matches_csv",
@@ -137,5 +128,4 @@ __all__ = [
     "verified",
     "warp",
     "write_flow",
-    "write_keypoints",
 ]

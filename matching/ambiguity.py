@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from encoders.frame import Frame
-from matching.blocks import BLOCK, Maxima
+from fewmatch.encoders.frame import Frame
+from fewmatch.matching.nearest.blocks import BLOCK, Maxima
 
 #: Cosine distances smaller than this are beyond the precision of float32 cosines, and count as this.
 RESOLUTION = 1e-6

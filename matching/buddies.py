@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from matching.matches import Matches, unit_descriptors
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.matches import Matches, unit_descriptors
 
 #: k-means starts so often from k-means++ and keeps the tightest clusters.
 STARTS = 10

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from matching.matches import Matches, unit_descriptors
-from matching.refinement import HALF_WIDTH, TEMPERATURE
-from matching.transfer import MapFrame, Refinement, Transferred, held_inside, transfer_points
-from matching.windows import windows_between
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.matches import Matches, unit_descriptors
+from fewmatch.matching.refinement import HALF_WIDTH, TEMPERATURE
+from fewmatch.matching.transfer import MapFrame, Refinement, Transferred, held_inside, transfer_points
+from fewmatch.matching.windows import windows_between
 
 #: How far from a coarse match fine ones are looked for, in coarse patches.
 RADIUS = 1.0

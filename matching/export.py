@@ -14,11 +14,11 @@ from typing import Any, Literal, get_args
 import cv2
 import numpy as np
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from encoders.writing import write_atomically
-from matching.geometry import GEOMETRIES, Geometry
-from matching.matches import Matches
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.geometry.geometry import GEOMETRIES, Geometry
+from fewmatch.matching.matches import Matches
+from fewmatch.writing import write_atomically
 
 #: Of the archives that `save_matches` writes.
 SCHEMA = 1

@@ -10,12 +10,12 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from matching.matches import unit_descriptors
-from matching.nearest import nearest_both_ways
-from matching.refinement import HALF_WIDTH, TEMPERATURE, window_soft_argmax
-from matching.transfer import REFINEMENTS, Refinement, seen
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.matches import unit_descriptors
+from fewmatch.matching.nearest.nearest import nearest_both_ways
+from fewmatch.matching.refinement import HALF_WIDTH, TEMPERATURE, window_soft_argmax
+from fewmatch.matching.transfer import REFINEMENTS, Refinement, seen
 
 #: A patch is confirmed if the way to B and back ends no further from it than this, in patches: on itself or on one of its eight neighbours.
 RETURN = 1.5

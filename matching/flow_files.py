@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from encoders.errors import InputError
-from encoders.writing import replacing
-from matching.flow import Flow
+from fewmatch.errors import InputError
+from fewmatch.matching.flow import Flow
+from fewmatch.writing import replacing
 
 #: What a flow can be written as, by the end of the file's name.
 FLOW_FORMATS = (".npz", ".flo")

@@ -9,11 +9,11 @@ from typing import Any, Literal, get_args
 import numpy as np
 from jaxtyping import Bool, Float
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from matching.nearest import as_tensor
-from matching.pca import PatchPCA
-from matching.principal import border, otsu_threshold
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.nearest.nearest import as_tensor
+from fewmatch.matching.pca.pca import PatchPCA
+from fewmatch.matching.pca.principal import border, otsu_threshold
 
 #: How the foreground is told. pca: one side of a principal component of the patches of all images. cls: the cosine of a patch with its
 #: image's global vector (the CLS token, where there is one).

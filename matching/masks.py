@@ -13,10 +13,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from PIL import Image
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from encoders.names import DiskNames
-from matching.image_sizes import size_difference
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.labels.image_sizes import size_difference
+from fewmatch.names import DiskNames
 
 #: A share that is off the limit by less than this is at the limit: the edges of patches are rounded.
 _ROUNDING = 1e-9
@@ -30,7 +30,7 @@ def find_masks(
 
     Args:
         sources: one folder that has a mask for every image, `<the image's folder>/<its stem>.png` or else `<its stem>.png`, names
-            compared by `encoders.names.same_name`; or mask files, the i-th for the i-th image, images beyond the last of them having none.
+            compared by `fewmatch.names.same_name`; or mask files, the i-th for the i-th image, images beyond the last of them having none.
         images: the image files.
 
     Raises:

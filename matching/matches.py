@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from matching.ambiguity import in_patches, in_steps, ratios, rivals
-from matching.blocks import both_ways
-from matching.candidates import Precision, check_precision
-from matching.geometry import Geometry
-from matching.nearest import as_tensor
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.ambiguity import in_patches, in_steps, ratios, rivals
+from fewmatch.matching.geometry.geometry import Geometry
+from fewmatch.matching.nearest.blocks import both_ways
+from fewmatch.matching.nearest.candidates import Precision, check_precision
+from fewmatch.matching.nearest.nearest import as_tensor
 
 #: The ratio test looks for rivals farther than this from a match, in patches.
 EXCLUSION = 2.0

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from matching.masks import move_mask
-from matching.matches import unit_descriptors
-from matching.nearest import mutual_nearest, nearest_both_ways
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.masks import move_mask
+from fewmatch.matching.matches import unit_descriptors
+from fewmatch.matching.nearest.nearest import mutual_nearest, nearest_both_ways
 
 #: Over what the cosine distances of two images are averaged. nearest: each patch of A and its nearest one of B. mutual: the pairs that are
 #: each other's nearest.
@@ -62,7 +62,7 @@ def choose_mirror(
     gives pixels of A as it is.
 
     Args:
-        map_a, frame_a: A. mirrored_map_a, mirrored_frame_a: A as encoded with `mirror` (see `encoders.encode_images`), which brings columns
+        map_a, frame_a: A. mirrored_map_a, mirrored_frame_a: A as encoded with `mirror` (see `fewmatch.encode_images`), which brings columns
             and coordinates back to those of A.
         map_b, frame_b: B.
         valid_a, valid_b: patches that may match, besides those of the frames; `valid_a` is brought to the mirrored grid (`move_mask`).

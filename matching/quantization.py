@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Int8
 
-from encoders.errors import InputError
+from fewmatch.errors import InputError
 
 #: Directions that hold less than this share of all squared lengths are rounding.
 _ROUNDING = 1e-12

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from matching.matches import Matches, unit_descriptors
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.matches import Matches, unit_descriptors
 
 #: Half the side of the window, in patches, and the softmax's temperature. GeoAware-SC takes 5 and 0.02; with the bundled encoder 5 brings
 #: far points nearer and takes near ones away, where 1 is no worse than the patch's centre at any distance (docs/matching.md).

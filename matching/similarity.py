@@ -9,10 +9,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from matching.matches import unit_descriptors
-from matching.transfer import checked_points, grid_places, mixed_descriptors
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.matches import unit_descriptors
+from fewmatch.matching.transfer import checked_points, grid_places, mixed_descriptors
 
 #: How cosines become brightness, for raw ones are flat. softmax: exp((s − largest) / temperature), a softmax over the image as a share
 #: of its largest value. percentile: straight from the image's median, and all below it, at 0 to its largest at 1.

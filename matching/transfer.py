@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from matching.ambiguity import in_patches, in_steps, ratios
-from matching.matches import Matches, unit_descriptors
-from matching.nearest import nearest_both_ways
-from matching.refinement import HALF_WIDTH, TEMPERATURE, window_soft_argmax
-from matching.windows import nearest_within, windows_between
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.ambiguity import in_patches, in_steps, ratios
+from fewmatch.matching.matches import Matches, unit_descriptors
+from fewmatch.matching.nearest.nearest import nearest_both_ways
+from fewmatch.matching.refinement import HALF_WIDTH, TEMPERATURE, window_soft_argmax
+from fewmatch.matching.windows import nearest_within, windows_between
 
 #: A feature map and its geometry; underscores, since several of one call have different sizes.
 MapFrame = tuple[Float[np.ndarray, "_h _w _d"] | Float[Tensor, "_h _w _d"], Frame]

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from safetensors.torch import save
 
-from encoders import catalogue, load
+from fewmatch.encoders import catalogue, load
 
 
 @dataclass
@@ -133,7 +133,7 @@ Add = Callable[..., catalogue.Checkpoint]
 
 def adding(server: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Add]:
     """A function that puts `record(server, …)` into the catalogue."""
-    from encoders.catalogue import mini
+    from fewmatch.encoders.catalogue import mini
 
     before = mini.RECORDS
 
@@ -157,7 +157,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     waits: list[float] = []
-    from encoders import download
+    from fewmatch.encoders.weights import download
 
     fake = type(time)("time")
     fake.__dict__.update(time.__dict__)

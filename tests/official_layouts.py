@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from encoders.checkpoint import find_networks
-from encoders.families import anchors
+from fewmatch.encoders.families import anchors
+from fewmatch.encoders.weights.checkpoint import find_networks
 
 Shape = tuple[int, ...]
 Entries = Iterator[tuple[str, Shape]]

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from encoders.encode import encode_images
-from encoders.features import Features
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.features import Features
+from fewmatch.encoders.preprocessing import Preprocessing
+from fewmatch.encoders.store.encode import encode_images
 
 
 class PatchLocalEncoder:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.demo_pictures import Pictures, write_pictures
+from fewmatch.cli.inputs.demo_pictures import Pictures, write_pictures
 
 ROOT = Path(__file__).parent.parent
 

@@ -17,7 +17,11 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+sys.path.insert(0, str(Path(__file__).parent))
+from check_types import make_tree
+
 ROOT = Path(__file__).parent.parent
+ROOMS = ["labels", "encoders", "fewshot", "matching", "figures", "cli", "fewmatch"]
 
 
 @pytest.fixture(scope="module")
@@ -39,25 +43,67 @@ def test_the_wheel_holds_the_rooms_and_the_weights_and_nothing_else(wheel: Path)
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     top = {name.split("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == {
-        "encoders",
-        "fewshot",
-        "figures",
-        "matching",
-        "cli",
-        "fewmatch",
-    }
+    assert {name for name in top if not name.endswith(".dist-info")} == {"fewmatch"}
     for needed in (
-        "encoders/weights/mini.safetensors",
-        "encoders/weights/MODEL_CARD.md",
-        "encoders/__init__.pyi",
+        "fewmatch/encoders/weights/mini.safetensors",
+        "fewmatch/encoders/weights/MODEL_CARD.md",
+        "fewmatch/encoders/__init__.pyi",
+        "fewmatch/labels/__init__.pyi",
+        "fewmatch/figures/page/document.css",
         "fewmatch/py.typed",
     ):
         assert needed in names
+    sources = {
+        str(path.relative_to(ROOT)) for room in ROOMS for path in (ROOT / room).rglob("*.py*") if path.suffix != ".pyc"
+    }
+    inside = {f"fewmatch/{name}".replace("fewmatch/fewmatch/", "fewmatch/") for name in sources}
+    assert {name for name in names if name.endswith((".py", ".pyi"))} == inside
     headers = headers_of(wheel)
     assert any(line.startswith("torch>=") for line in headers.get_all("Requires-Dist", []))
     assert headers["License-Expression"] == "Apache-2.0"
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+def test_the_sdist_makes_the_same_wheel(wheel: Path, tmp_path: Path) -> None:
+    """From the archive of sources alone, in a folder of its own; that is also what an installer does without a wheel."""
+    if not (ROOT / "build" / "types").exists():
+        make_tree(ROOT, ROOT / "build" / "types")  # its links to the rooms must not keep the rooms themselves out
+    command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # an sdist, and the wheel made of it
+    assert done.returncode == 0, done.stdout + done.stderr
+    (again,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as first, zipfile.ZipFile(again) as second:
+        assert {name: first.read(name) for name in first.namelist()} == {
+            name: second.read(name) for name in second.namelist()
+        }
+
+
+def test_an_editable_install_imports_the_checkout_under_one_name(tmp_path: Path) -> None:
+    """What `pip install -e .` does, but for the fetching of dependencies."""
+    code = f"import hatchling.build; hatchling.build.build_editable({str(tmp_path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+    binaries = environment_of(next(tmp_path.glob("*.whl")), tmp_path / "venv")
+    code = f"""
+import sys, fewmatch, fewmatch.cli.main
+from fewmatch import errors, labels
+bare = {ROOMS!r}
+print(fewmatch.__file__, fewmatch.cli.__file__, labels.read_labels.__module__, fewmatch.InputError is errors.InputError)
+print([name for name in sys.modules if name.split(".")[0] in bare and name.split(".")[0] != "fewmatch"])
+"""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    done = subprocess.run(
+        [binaries / "python", "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path, env=clean
+    )
+    files = [str(ROOT / "fewmatch" / "__init__.py"), str(ROOT / "cli" / "__init__.py")]
+    assert (done.stdout.splitlines(), done.stderr) == (
+        [" ".join([*files, "fewmatch.labels.reading", "True"]), "[]"],
+        "",
+    )
+    ran = subprocess.run(
+        [binaries / "fewmatch", "--version"], capture_output=True, text=True, check=False, cwd=tmp_path, env=clean
+    )
+    assert (ran.returncode, ran.stdout.split()[0]) == (0, "fewmatch")
 
 
 def pinned() -> dict[str, str]:
@@ -123,7 +169,7 @@ def test_the_demo_runs_from_the_wheel_beside_its_dependencies_alone(
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    code = "import fewmatch, cli, encoders; print(fewmatch.__file__, cli.__file__, encoders.load)"
+    code = "import fewmatch, fewmatch.cli, fewmatch.encoders; print(fewmatch.__path__, fewmatch.cli.__file__, fewmatch.load)"
     assert str(ROOT) not in ran(binaries / "python", "-c", code)
     assert ran(binaries / "fewmatch", "--version").startswith("fewmatch ")
     assert "nothing is wrong" in ran(binaries / "fewmatch", "doctor")
@@ -172,7 +218,7 @@ def test_the_demo_runs_from_the_wheel_beside_its_dependencies_alone(
     for line in re.findall(r"^(?:mini|SIFT): .*$", text, flags=re.MULTILINE):
         assert line in page
 
-    from cli.demo import _clear
+    from fewmatch.cli.commands.demo import _clear
 
     (out / "my notes.txt").touch()
     _clear(out)  # what a second run begins with: its own is gone, the rest stays

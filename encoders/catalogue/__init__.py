@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from encoders.errors import InputError
-from encoders.places import hf_hub_cache, torch_checkpoints, weights_folder
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.paths import hf_hub_cache, torch_checkpoints, weights_folder
+from fewmatch.encoders.preprocessing import Preprocessing
+from fewmatch.errors import InputError
 
 #: Entries of `architecture` that keys and shapes of the weights tell; they are there for listings.
 _SHOWN_BY_WEIGHTS = frozenset(

@@ -1,8 +1,8 @@
 """BEiT (Bao et al. 2022), as released by Microsoft: trained on ImageNet-22k without labels."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.vit_sizes import vit
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.vit_sizes import vit
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _HALF = (0.5, 0.5, 0.5)
 

@@ -1,7 +1,7 @@
 """CAPI (Darcet et al. 2025), as released by Meta."""
 
-from encoders.catalogue import Checkpoint
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.preprocessing import Preprocessing
 
 
 def _record(data: str, file: str, attentive: float, segmentation: float) -> Checkpoint:

@@ -1,8 +1,8 @@
 """CLIP (Radford et al. 2021), as released by OpenAI: the image towers."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.vit_sizes import vit
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.vit_sizes import vit
+from fewmatch.encoders.preprocessing import Preprocessing
 
 #: Of the images that CLIP was trained on; others took them over.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -1,8 +1,8 @@
 """data2vec 2.0 (Baevski et al. 2023), as released by Meta: the image models before fine-tuning."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.vit_sizes import vit
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.vit_sizes import vit
+from fewmatch.encoders.preprocessing import Preprocessing
 
 
 def _record(size: str, word: str, patch: int, parameters: int, notes: str = "") -> Checkpoint:

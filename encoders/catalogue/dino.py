@@ -1,8 +1,8 @@
 """DINO (Caron et al. 2021), as released by Meta."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.vit_sizes import vit
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.vit_sizes import vit
+from fewmatch.encoders.preprocessing import Preprocessing
 
 
 def _record(size: str, word: str, patch: int, parameters: int, knn: float, linear: float, md5: str) -> Checkpoint:

@@ -1,7 +1,7 @@
 """DINOv2 (Oquab et al. 2023) and DINOv2 with registers (Darcet et al. 2023), as released by Meta."""
 
-from encoders.catalogue import Checkpoint
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _SIZES = {
     "s": ("small", {"embed_dim": 384, "depth": 12, "heads": 6, "ffn": "mlp"}),

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from encoders.catalogue import Checkpoint
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _SIZES: dict[str, dict[str, Any]] = {
     "vits16": {"embed_dim": 384, "depth": 12, "heads": 6, "ffn": "mlp", "hidden_dim": 1536},

@@ -1,7 +1,7 @@
 """EsViT (Li et al. 2022), as released by Microsoft: Swin transformers with windows of 7 and 14."""
 
-from encoders.catalogue import Checkpoint
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.preprocessing import Preprocessing
 
 #: Width of the last stage, blocks and heads of the four stages.
 _SIZES = {

@@ -1,8 +1,8 @@
 """EVA-CLIP (Fang et al. 2023), as released by BAAI: the image tower."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.clip import CLIP_MEAN, CLIP_STD
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.clip import CLIP_MEAN, CLIP_STD
+from fewmatch.encoders.preprocessing import Preprocessing
 
 RECORDS = (
     Checkpoint(

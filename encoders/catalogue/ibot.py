@@ -1,8 +1,8 @@
 """iBOT (Zhou et al. 2022), as released by ByteDance: the vision transformers."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.vit_sizes import vit
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.vit_sizes import vit
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _PARAMETERS = {"s": 21_665_664, "b": 85_798_656, "l": 303_301_632}
 

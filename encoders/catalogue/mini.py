@@ -1,7 +1,7 @@
 """The bundled encoder."""
 
-from encoders.catalogue import Checkpoint
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.preprocessing import Preprocessing
 
 RECORDS = (
     Checkpoint(

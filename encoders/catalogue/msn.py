@@ -1,8 +1,8 @@
 """MSN (Assran et al. 2022), as released by Meta."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.vit_sizes import vit
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.vit_sizes import vit
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _NOTES = (
     "the official evaluations take CLS before the final norm (`layers=[-1], norm=False`); "

@@ -1,8 +1,8 @@
 """Mugs (Zhou et al. 2022), as released by Sea AI Lab."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.vit_sizes import vit
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.vit_sizes import vit
+from fewmatch.encoders.preprocessing import Preprocessing
 
 
 def _record(size: str, word: str, epochs: int, parameters: int, knn: float, linear: float) -> Checkpoint:

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.clip import CLIP_MEAN, CLIP_STD
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.clip import CLIP_MEAN, CLIP_STD
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _HALF = (0.5, 0.5, 0.5)
 _CLIP_PREPROCESSING = Preprocessing(resize=224, crop=224, dense=224, mean=CLIP_MEAN, std=CLIP_STD)

@@ -1,8 +1,8 @@
 """SAM (Kirillov et al. 2023), as released by Meta: the image encoders."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.vit_sizes import VIT_SIZES
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.vit_sizes import VIT_SIZES
+from fewmatch.encoders.preprocessing import Preprocessing
 
 
 def _record(size: str, word: str, md5: str, parameters: int, about: str) -> Checkpoint:

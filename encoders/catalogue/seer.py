@@ -1,7 +1,7 @@
 """SEER (Goyal et al. 2021, 2022), as released by Meta: RegNetY trained on uncurated images."""
 
-from encoders.catalogue import Checkpoint
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _SWAV = "swav_ig1b_"
 

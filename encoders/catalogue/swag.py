@@ -1,8 +1,8 @@
 """SWAG (Singh et al. 2022): the trunks before fine-tuning, in torchvision's files, whose names carry a digest."""
 
-from encoders.catalogue import Checkpoint
-from encoders.catalogue.vit_sizes import vit
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.catalogue.vit_sizes import vit
+from fewmatch.encoders.preprocessing import Preprocessing
 
 
 def _record(size: str, patch: int, sha256: str, parameters: int, linear: float, knn: float | None = None) -> Checkpoint:

@@ -18,11 +18,11 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from encoders.checkpoint import Network, find_networks
-from encoders.errors import InputError, WeightsRefusedError
-from encoders.models import Backbone
-from encoders.models.vit import ViTArchitecture
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.models import Backbone
+from fewmatch.encoders.models.vit import ViTArchitecture
+from fewmatch.encoders.preprocessing import Preprocessing
+from fewmatch.encoders.weights.checkpoint import Network, find_networks
+from fewmatch.errors import InputError, WeightsRefusedError
 
 State = Mapping[str, Tensor]
 
@@ -40,9 +40,9 @@ class Family:
     """One family of released encoders.
 
     name: as in results and on the command line. paper: author and year.
-    preprocessing: for weights that are no checkpoint of the catalogue; sizes need not fit the patch (see `encoders.loading`).
+    preprocessing: for weights that are no checkpoint of the catalogue; sizes need not fit the patch (see `fewmatch.encoders.loading`).
     anchors: an entry that each of its networks has, usually the weight of the patch embedding, one name for each layout; by it a network
-        is found in a file, and what stands in front of it is taken off the names (see `encoders.checkpoint.find_networks`).
+        is found in a file, and what stands in front of it is taken off the names (see `fewmatch.encoders.weights.checkpoint.find_networks`).
     recognises: whether entries (official or Hugging Face layout) can only be this family's. At most one family recognises a network.
     official: from entries in either layout to exactly those that the model has, under its names; what the family's files hold besides
         the encoder is dropped, and anything else is left for the strict check to name.

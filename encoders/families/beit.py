@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import Tensor
 
-from encoders.families import Family, State, renamed, stacked, without
-from encoders.families.vision_transformers import vision_transformer, with_zero_key_bias
-from encoders.models.vit import VisionTransformer
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.families import Family, State, renamed, stacked, without
+from fewmatch.encoders.families.vision_transformers import vision_transformer, with_zero_key_bias
+from fewmatch.encoders.models.vit import VisionTransformer
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _OWN_TABLES = "blocks.0.attn.relative_position_bias_table"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from encoders.families import Family, State
-from encoders.models.capi import CAPI, read_architecture
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.families import Family, State
+from fewmatch.encoders.models.capi import CAPI, read_architecture
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _READ_OUT = "decoder.blocks.0."
 

@@ -7,9 +7,9 @@ import re
 import torch
 from torch import Tensor
 
-from encoders.families import Family, State, renamed, without
-from encoders.families.vision_transformers import vision_transformer
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.families import Family, State, renamed, without
+from fewmatch.encoders.families.vision_transformers import vision_transformer
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _IMAGE = "modality_encoders.IMAGE."
 _NAMES = (

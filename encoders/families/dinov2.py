@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoders.families import Family, State, renamed, stacked, without
-from encoders.models.vit import VisionTransformer, read_architecture
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.families import Family, State, renamed, stacked, without
+from fewmatch.encoders.models.vit import VisionTransformer, read_architecture
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _HUGGING_FACE = (
     (r"embeddings\.(cls_token|mask_token|register_tokens)", r"\1"),

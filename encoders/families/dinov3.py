@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from encoders.families import Family, State, renamed, stacked, without
-from encoders.families.vision_transformers import vision_transformer, with_zero_bias, with_zero_key_bias
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.families import Family, State, renamed, stacked, without
+from fewmatch.encoders.families.vision_transformers import vision_transformer, with_zero_bias, with_zero_key_bias
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _QKV = r"layer\.(\d+)\.attention\.(?P<part>[qkv]_proj)\.(weight|bias)"
 _HUGGING_FACE = (

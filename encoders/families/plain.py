@@ -8,10 +8,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from encoders.families import Family, State, renamed, stacked, without
-from encoders.families.vision_transformers import vision_transformer
-from encoders.models.positions import sincos_table
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.families import Family, State, renamed, stacked, without
+from fewmatch.encoders.families.vision_transformers import vision_transformer
+from fewmatch.encoders.models.positions import sincos_table
+from fewmatch.encoders.preprocessing import Preprocessing
 
 #: In files `encoder.layer.`, in the memory of transformers 5 `layers.`.
 _LAYER = r"(?:encoder\.layer|layers)\.(\d+)\."

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from encoders.families import Family, State, renamed
-from encoders.models.sam import SAM, read_architecture
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.families import Family, State, renamed
+from fewmatch.encoders.models.sam import SAM, read_architecture
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _OFFICIAL = ((r"blocks\.(\d+)\.mlp\.lin([12])\.(.*)", r"blocks.\1.mlp.fc\2.\3"),)
 _HUGGING_FACE = (

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from encoders.families import Family, State, without
-from encoders.models.regnet import RegNet, read_architecture
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.families import Family, State, without
+from fewmatch.encoders.models.regnet import RegNet, read_architecture
+from fewmatch.encoders.preprocessing import Preprocessing
 
 
 def _official(state: State) -> dict[str, Tensor]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from encoders.families import Family, State, renamed
-from encoders.families.vision_transformers import vision_transformer
-from encoders.preprocessing import Preprocessing
+from fewmatch.encoders.families import Family, State, renamed
+from fewmatch.encoders.families.vision_transformers import vision_transformer
+from fewmatch.encoders.preprocessing import Preprocessing
 
 _LAYER = r"encoder\.layers\.(?:encoder_)?layer_(\d+)\."
 _NAMES = (

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from encoders.families import State
-from encoders.models.vit import VisionTransformer, read_architecture
+from fewmatch.encoders.families import State
+from fewmatch.encoders.models.vit import VisionTransformer, read_architecture
 
 #: What most families do not have. Entries of it are then refused by name instead of making another network than the family's.
 _ABSENT: dict[str, Any] = {"layer_scale": False, "registers": 0, "ffn": "mlp", "projection": 0}

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoders.errors import InputError
-from encoders.features import Features
+from fewmatch.encoders.features import Features
+from fewmatch.errors import InputError
 
 
 class Backbone(nn.Module, ABC):

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoders.errors import InputError
-from encoders.features import Features
-from encoders.models import Backbone, layer_indices
+from fewmatch.encoders.features import Features
+from fewmatch.encoders.models import Backbone, layer_indices
+from fewmatch.errors import InputError
 
 #: Cosines and sines of the angles by which every channel of a head is turned, (tokens, channels).
 Rotation = tuple[Float[Tensor, "_ c"], Float[Tensor, "_ c"]]

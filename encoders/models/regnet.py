@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoders.errors import InputError
-from encoders.features import Features
-from encoders.models import Backbone, layer_indices
+from fewmatch.encoders.features import Features
+from fewmatch.encoders.models import Backbone, layer_indices
+from fewmatch.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoders.errors import InputError
-from encoders.features import Features
-from encoders.models import Backbone, layer_indices
-from encoders.models.vit import Mlp
-from encoders.models.windows import from_windows, into_windows
+from fewmatch.encoders.features import Features
+from fewmatch.encoders.models import Backbone, layer_indices
+from fewmatch.encoders.models.vit import Mlp
+from fewmatch.encoders.models.windows import from_windows, into_windows
+from fewmatch.errors import InputError
 
 #: The most attention biases at a time (1 GB in float32): those of one image of 1024 px in ViT-H. Larger batches take them in turn.
 MAX_BIASES = 2**28

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from encoders.errors import InputError
-from encoders.features import Features
-from encoders.models import Backbone, layer_indices
-from encoders.models.vit import Mlp
-from encoders.models.windows import from_windows, into_windows
+from fewmatch.encoders.features import Features
+from fewmatch.encoders.models import Backbone, layer_indices
+from fewmatch.encoders.models.vit import Mlp
+from fewmatch.encoders.models.windows import from_windows, into_windows
+from fewmatch.errors import InputError
 
 #: Size in pixels that every released network was built for.
 _USUAL_SIZE = 224

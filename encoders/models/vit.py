@@ -12,10 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from encoders.errors import InputError
-from encoders.features import Features
-from encoders.models import Backbone, layer_indices
-from encoders.models.positions import (
+from fewmatch.encoders.features import Features
+from fewmatch.encoders.models import Backbone, layer_indices
+from fewmatch.encoders.models.positions import (
     PerGrid,
     PositionRule,
     RelativePositions,
@@ -23,6 +22,7 @@ from encoders.models.positions import (
     resized_table,
     rotated,
 )
+from fewmatch.errors import InputError
 
 _Ffn = Literal["mlp", "swiglu"]
 _Act = Literal["gelu", "quick-gelu"]

@@ -13,23 +13,23 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from encoders.errors import InputError
-from fewshot.batch import EpisodeBatch
-from fewshot.centering import TRANSDUCTIVE, Center, check_center
-from fewshot.methods.alpha_tim import alpha_tim
-from fewshot.methods.bd_cspn import bd_cspn
-from fewshot.methods.knn import knn
-from fewshot.methods.laplacian_shot import laplacian_shot
-from fewshot.methods.lda import lda
-from fewshot.methods.linear import Linear
-from fewshot.methods.logistic import logistic
-from fewshot.methods.ncm import check_metric, ncm
-from fewshot.methods.pt_map import pt_map
-from fewshot.methods.ridge import ridge
-from fewshot.methods.simpleshot import simpleshot_un
-from fewshot.methods.soft_k_means import soft_k_means
-from fewshot.methods.tim import tim
-from fewshot.methods.tim_gd import tim_gd
+from fewmatch.errors import InputError
+from fewmatch.fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.centering import TRANSDUCTIVE, Center, check_center
+from fewmatch.fewshot.methods.knn import knn
+from fewmatch.fewshot.methods.lda import lda
+from fewmatch.fewshot.methods.linear import Linear
+from fewmatch.fewshot.methods.logistic import logistic
+from fewmatch.fewshot.methods.ncm import check_metric, ncm
+from fewmatch.fewshot.methods.ridge import ridge
+from fewmatch.fewshot.methods.simpleshot import simpleshot_un
+from fewmatch.fewshot.methods.transductive.alpha_tim import alpha_tim
+from fewmatch.fewshot.methods.transductive.bd_cspn import bd_cspn
+from fewmatch.fewshot.methods.transductive.laplacian_shot import laplacian_shot
+from fewmatch.fewshot.methods.transductive.pt_map import pt_map
+from fewmatch.fewshot.methods.transductive.soft_k_means import soft_k_means
+from fewmatch.fewshot.methods.transductive.tim import tim
+from fewmatch.fewshot.methods.transductive.tim_gd import tim_gd
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoders.errors import InputError
-from fewshot.batch import EpisodeBatch
+from fewmatch.errors import InputError
+from fewmatch.fewshot.batch import EpisodeBatch
 
 
 def centred_gram(batch: EpisodeBatch) -> Float[Tensor, "e s s"]:

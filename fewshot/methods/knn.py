@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from fewshot.batch import EpisodeBatch
-from fewshot.methods.option_checks import check_count, check_number
+from fewmatch.fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.methods.option_checks import check_count, check_number
 
 
 def knn(batch: EpisodeBatch, *, k: int | None = None, temperature: float | int = 0.07) -> Float[Tensor, "e q w"]:

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot.batch import EpisodeBatch
-from fewshot.methods.dual import solved
-from fewshot.methods.linear import Linear
-from fewshot.methods.option_checks import check_choice, check_number
+from fewmatch.fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.methods.dual import solved
+from fewmatch.fewshot.methods.linear import Linear
+from fewmatch.fewshot.methods.option_checks import check_choice, check_number
 
 #: Scatter within classes at and below this share of the supports' squared lengths is none: inner products of float32 vectors tell no less.
 _NO_SCATTER = 1e-6

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.batch import EpisodeBatch
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from encoders.errors import InputError
-from fewshot.batch import EpisodeBatch
-from fewshot.methods.dual import centred_gram, mean_scores
-from fewshot.methods.linear import Linear
-from fewshot.methods.option_checks import check_number
+from fewmatch.errors import InputError
+from fewmatch.fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.methods.dual import centred_gram, mean_scores
+from fewmatch.fewshot.methods.linear import Linear
+from fewmatch.fewshot.methods.option_checks import check_number
 
 #: Length of the gradient at which an episode is solved, as a share of what it can be. The penalty's curvature is one, so the weights are
 #: no further from the optimum than the gradient is long.

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from encoders.errors import InputError
-from fewshot.batch import EpisodeBatch
+from fewmatch.errors import InputError
+from fewmatch.fewshot.batch import EpisodeBatch
 
 Metric = Literal["euclidean", "cosine"]
 METRICS: tuple[Metric, ...] = get_args(Metric)

@@ -12,7 +12,7 @@ import threading
 import numpy as np
 from jaxtyping import Float, Float32, Int, Integer
 
-from fewshot.centering import Center
+from fewmatch.fewshot.centering import Center
 
 #: n² / (‖x‖² + ‖m‖²) at and below which the expansion loses too many digits (and where it is zero or not a number).
 _SAFE = 1 / 8

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from numbers import Real
 
-from encoders.errors import InputError
+from fewmatch.errors import InputError
 
 
 def check_number(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from fewshot.batch import EpisodeBatch
-from fewshot.methods.dual import centred_gram, mean_scores, solved
-from fewshot.methods.linear import Linear
-from fewshot.methods.option_checks import check_number
+from fewmatch.fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.methods.dual import centred_gram, mean_scores, solved
+from fewmatch.fewshot.methods.linear import Linear
+from fewmatch.fewshot.methods.option_checks import check_number
 
 
 def ridge(batch: EpisodeBatch, *, penalty: float | int = 1.0) -> Linear:

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.batch import EpisodeBatch
 
 
 def simpleshot_un(batch: EpisodeBatch) -> Float[Tensor, "e q w"]:

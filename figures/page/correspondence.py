@@ -14,14 +14,14 @@ from jaxtyping import Bool, Float, UInt8
 from matplotlib.colors import to_hex
 from torch import Tensor
 
-from encoders.errors import InputError
-from encoders.frame import Frame
-from figures.match_lines import position_colours
-from figures.page.document import html_document
-from figures.page.thumbnails import thumbnail
-from matching.matches import Matches, unit_descriptors
-from matching.nearest import Nearest, nearest_both_ways
-from matching.quantization import CosineError, QuantizedDescriptors, cosine_error, quantize
+from fewmatch.encoders.frame import Frame
+from fewmatch.errors import InputError
+from fewmatch.figures.match_lines import position_colours
+from fewmatch.figures.page.document import html_document
+from fewmatch.figures.page.thumbnails import thumbnail
+from fewmatch.matching.matches import Matches, unit_descriptors
+from fewmatch.matching.nearest.nearest import Nearest, nearest_both_ways
+from fewmatch.matching.quantization import CosineError, QuantizedDescriptors, cosine_error, quantize
 
 #: Dimensions that stand for the descriptors, at most. With 128, maps of two to eight photos were within 0.05 of the cosines, 0.002 on
 #: average, with 64 within 0.2; a browser multiplies eight images of 37 × 37 patches in a few milliseconds in either case.
@@ -65,8 +65,8 @@ def match_page(
     a threshold.
 
     The nearest patches and the matches are computed here from the descriptors themselves. The heat maps are computed by the page, from
-    descriptors in few dimensions and 8 bits (`matching.quantization.quantize`). The page says how far these are from the cosines, measured
-    over all pairs of patches, and how large it is. Patches that are padding, not valid, or zero can be neither pointed at nor found.
+    descriptors in few dimensions and 8 bits (`fewmatch.matching.quantization.quantize`). The page says how far these are from the cosines,
+    measured over all pairs of patches, and how large it is. Patches that are padding, not valid, or zero can be neither pointed at nor found.
 
     Args:
         images: two or more, with feature maps of one encoder.

@@ -73,7 +73,7 @@ def script_json(data: object) -> str:
 
 
 def _packaged(name: str) -> str:
-    return resources.files("figures.page").joinpath(name).read_text(encoding="utf-8")
+    return resources.files("fewmatch.figures.page").joinpath(name).read_text(encoding="utf-8")
 
 
 def _digest(text: str) -> str:

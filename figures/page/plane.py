@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from matplotlib.colors import to_hex
 
-from fewshot.plane import EpisodePlane
-from figures.page.document import html_document
-from figures.page.thumbnails import thumbnail, thumbnail_side
-from figures.palette import class_colours, mixed
-from figures.plane import region
-from figures.telling import explain
+from fewmatch.fewshot.plane import EpisodePlane
+from fewmatch.figures.notable import explain
+from fewmatch.figures.page.document import html_document
+from fewmatch.figures.page.thumbnails import thumbnail, thumbnail_side
+from fewmatch.figures.plane import region
+from fewmatch.figures.style.palette import class_colours, mixed
 
 #: Distances and probabilities are shown with so many decimals; the page holds what it shows.
 _DECIMALS = 3
@@ -51,7 +51,7 @@ def plane_page(
 
     Args:
         planes: by (shots k, centring), the episode with the first k supports of each class; or why there is none. See
-            `fewshot.plane.episode_planes`.
+            `fewmatch.episode_planes`.
         class_names: the W classes.
         supports: (W, K) images, K the most shots. queries: (W, Q) images.
         start: the setting that is shown first.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from figures.page.document import html_document
+from fewmatch.figures.page.document import html_document
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ import numpy as np
 from jaxtyping import UInt8
 from matplotlib.colors import to_hex
 
-from encoders.errors import InputError
-from figures.keypoints import confidence_text, review_order
-from figures.page.document import html_document
-from figures.page.thumbnails import Thumbnail, thumbnail
-from figures.palette import class_colours
-from matching.keypoint_suggest import image_confidence
-from matching.keypoints import Keypoints
+from fewmatch.errors import InputError
+from fewmatch.figures.keypoints import confidence_text, review_order
+from fewmatch.figures.page.document import html_document
+from fewmatch.figures.page.thumbnails import Thumbnail, thumbnail
+from fewmatch.figures.style.palette import class_colours
+from fewmatch.labels.keypoints import Keypoints
+from fewmatch.matching.keypoints.suggest import image_confidence
 
 #: All pictures together take so many bytes of the page, but each may take so many, and no more than the other.
 _BYTES, _LEAST_BYTES, _MOST_BYTES = 9_000_000, 30_000, 400_000
@@ -37,9 +37,9 @@ def review_page(
 ) -> str:
     """One HTML document in which people correct keypoints; it needs no network and no server.
 
-    A contact sheet, the least sure images first (see `figures.keypoints.review_order`); each opens large. Points are dragged, or
+    A contact sheet, the least sure images first (see `fewmatch.figures.keypoints.review_order`); each opens large. Points are dragged, or
     moved by the arrow keys; a part can be said to be absent, or visible; all can be undone. A button saves a CSV that
-    `matching.annotations.reading.read_labels` reads: `image,part,x,y,visible,score`, with every part of every image that was
+    `fewmatch.read_labels` reads: `image,part,x,y,visible,score`, with every part of every image that was
     changed or marked as reviewed. What a person moved, switched or marked as reviewed has no score, as labels have none; what is
     not visible has a place only where a person gave it. All numbers are pixels of the originals, whole as float64, even where the
     page shows reduced pictures.

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from encoders.errors import InputError
-from matching.benchmarks.pair import Benchmark, BenchmarkPair, Box
-from matching.benchmarks.records import (
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks.left_right import twins_of
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair, Box
+from fewmatch.matching.benchmarks.records import (
     checked_size,
     corners,
     entry,
@@ -31,7 +32,6 @@ from matching.benchmarks.records import (
     require_folder,
     words,
 )
-from matching.benchmarks.twins import twins_of
 
 #: The index of the first pixel, and where in a pixel its integer coordinate lies: 0 is its centre, 0.5 its left and top edge.
 ORIGIN, CENTRE = 0, 0.0

@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Bool, Float
 
-from encoders.errors import InputError
-from matching.annotations.cells import number
-from matching.benchmarks.pair import Benchmark, BenchmarkPair, Box
-from matching.benchmarks.records import corners, finished, require_folder, text_of
-from matching.benchmarks.twins import twins_of
+from fewmatch.errors import InputError
+from fewmatch.labels.cells import number
+from fewmatch.matching.benchmarks.left_right import twins_of
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair, Box
+from fewmatch.matching.benchmarks.records import corners, finished, require_folder, text_of
 
 #: The index of the first pixel, and where in a pixel its integer coordinate lies: 0 is its centre, 0.5 its left and top edge.
 ORIGIN, CENTRE = 1, 0.0

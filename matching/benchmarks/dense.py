@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from encoders.errors import InputError
+from fewmatch.errors import InputError
 
 
 def check_density(step: int | None, points: int | None, seed: int) -> None:

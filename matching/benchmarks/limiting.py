@@ -6,8 +6,8 @@ import dataclasses
 
 import numpy as np
 
-from encoders.errors import InputError
-from matching.benchmarks.pair import Benchmark
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks.pair import Benchmark
 
 
 def limited(benchmark: Benchmark, n: int, seed: int = 0, *, per_category: bool = False) -> Benchmark:

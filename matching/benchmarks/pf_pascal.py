@@ -16,9 +16,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Float
 
-from encoders.errors import InputError
-from matching.benchmarks.pair import Benchmark, BenchmarkPair, Box
-from matching.benchmarks.records import (
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair, Box
+from fewmatch.matching.benchmarks.records import (
     cell_index,
     cell_numbers,
     column,

@@ -14,10 +14,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from encoders.errors import InputError
-from matching.annotations.cells import number
-from matching.benchmarks.pair import Benchmark, BenchmarkPair
-from matching.benchmarks.records import csv_table, finished, require_folder
+from fewmatch.errors import InputError
+from fewmatch.labels.cells import number
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair
+from fewmatch.matching.benchmarks.records import csv_table, finished, require_folder
 
 #: The index of the first pixel, and where in a pixel its integer coordinate lies: 0 is its centre, 0.5 its left and top edge.
 ORIGIN, CENTRE = 1, 0.0

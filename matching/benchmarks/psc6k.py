@@ -17,9 +17,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from jaxtyping import Float
 
-from encoders.errors import InputError
-from matching.benchmarks.pair import Benchmark, BenchmarkPair
-from matching.benchmarks.records import cell_index, cell_numbers, column, csv_table, finished, require_folder
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair
+from fewmatch.matching.benchmarks.records import cell_index, cell_numbers, column, csv_table, finished, require_folder
 
 #: The index of the first pixel, and where in a pixel its integer coordinate lies: 0 is its centre, 0.5 its left and top edge.
 ORIGIN, CENTRE = 0, 0.0

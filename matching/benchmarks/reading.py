@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from encoders.errors import InputError
-from matching.benchmarks import ap10k, cub, hpatches, pf_pascal, pf_willow, psc6k, spair, tss
-from matching.benchmarks.pair import Benchmark
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks import ap10k, cub, hpatches, pf_pascal, pf_willow, psc6k, spair, tss
+from fewmatch.matching.benchmarks.pair import Benchmark
 
 #: By kind: the reader, its splits, and which options it takes.
 _READERS: dict[str, tuple[Callable[..., Benchmark], tuple[str, ...], tuple[str, ...]]] = {

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from encoders.errors import InputError
-from encoders.names import DiskNames, same_name
-from matching.annotations.cells import number, rows_of
-from matching.benchmarks.pair import Benchmark, BenchmarkPair, Box
+from fewmatch.errors import InputError
+from fewmatch.labels.cells import number, rows_of
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair, Box
+from fewmatch.names import DiskNames, same_name
 
 #: Why a pair of the list does not count.
 NO_COMMON_POINT = "no point is known in both images"

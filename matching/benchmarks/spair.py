@@ -16,9 +16,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from encoders.errors import InputError
-from matching.benchmarks.pair import Benchmark, BenchmarkPair
-from matching.benchmarks.records import (
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks.left_right import twins_by_number
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair
+from fewmatch.matching.benchmarks.records import (
     corners,
     entry,
     finished,
@@ -31,7 +32,6 @@ from matching.benchmarks.records import (
     text_of,
     words,
 )
-from matching.benchmarks.twins import twins_by_number
 
 #: The index of the first pixel, and where in a pixel its integer coordinate lies: 0 is its centre, 0.5 its left and top edge.
 ORIGIN, CENTRE = 0, 0.0

@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool
 
-from encoders.errors import ImageError, InputError
-from encoders.images import read_image
-from matching.benchmarks.dense import check_density, drawn, lattice
-from matching.benchmarks.pair import Benchmark, BenchmarkPair
-from matching.benchmarks.records import finished, require_files, require_folder, text_of
-from matching.flow_files import read_flow
+from fewmatch.encoders.images import read_image
+from fewmatch.errors import ImageError, InputError
+from fewmatch.matching.benchmarks.dense import check_density, drawn, lattice
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair
+from fewmatch.matching.benchmarks.records import finished, require_files, require_folder, text_of
+from fewmatch.matching.flow_files import read_flow
 
 #: The index of the first pixel, and where in a pixel its integer coordinate lies: 0 is its centre, 0.5 its left and top edge.
 ORIGIN, CENTRE = 0, 0.0

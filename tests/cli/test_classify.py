@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli import sort
-from cli.main import run
-from fewshot import METHODS
+from fewmatch.cli import sort
+from fewmatch.cli.main import run
+from fewmatch.fewshot import METHODS
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 40, 40)}
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "64")
@@ -160,7 +160,7 @@ def test_something_to_learn_from_and_something_to_label(classify: Command) -> No
 
 
 def test_too_many_supports_for_a_method_name_the_way_out(classify: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fewshot import classifiers
+    from fewmatch.fewshot.labelling import classifiers
 
     monkeypatch.setattr(classifiers, "MOST_SUPPORTS", 11)
     assert "ridge takes at most 11 supports, got 12: use method ncm" in classify.refused("--method", "ridge")
@@ -294,7 +294,7 @@ def test_a_model_says_what_was_decided_and_by_which_encoder(classify: Command, t
     assert code == 0 and all(r["rejected"] for r in json.loads(out)["results"])
     code, _, err = classify.run("--model", model, "--query", classify.made["new"], "--device", "cpu", "--size", "72")
     assert code == 2 and "encoded differently (preprocessing resize was 64, now 72)" in err
-    from fewshot.model_file import load_labeller, save_labeller
+    from fewmatch.fewshot.labelling.model_file import load_labeller, save_labeller
 
     labeller, key = load_labeller(model)
     assert key is not None
@@ -456,7 +456,7 @@ def big_store(path: Path, count: int, key: dict[str, Any], shard: int = 256) -> 
     """A store of made-up vectors, as `encode` would have written it."""
     import torch
 
-    from encoders.store import Shard, key_digest, write_manifest, write_meta
+    from fewmatch.encoders.store.store import Shard, key_digest, write_manifest, write_meta
 
     path.mkdir()
     write_meta(path, key)
@@ -485,7 +485,7 @@ def big_store(path: Path, count: int, key: dict[str, Any], shard: int = 256) -> 
 
 
 def test_a_long_stream_keeps_only_what_it_shows(classify: Command, tmp_path: Path) -> None:
-    from encoders import FeatureStore
+    from fewmatch.encoders import FeatureStore
 
     key = FeatureStore.open(classify.made["set-store"]).key
     beyond = []
@@ -508,7 +508,7 @@ def test_a_long_stream_keeps_only_what_it_shows(classify: Command, tmp_path: Pat
 
 
 def test_sorting_and_rejection_stream_too(classify: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from cli import classify as command
+    from fewmatch.cli.commands import classify as command
 
     whole = classify("--reject", "auto", "--sort-into", tmp_path / "s")
     monkeypatch.setattr(command, "STREAM_QUERIES", 3)

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.main import run
+from fewmatch.cli.main import run
 
 ROOT = Path(__file__).parent.parent.parent
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 40, 40)}
@@ -111,7 +111,7 @@ def test_episodes_agrees_over_folder_store_and_npz(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fewmatch(capsys, "encode", folder, "-o", tmp_path / "store", *MINI)[0] == 0
-    from encoders import FeatureStore
+    from fewmatch.encoders import FeatureStore
 
     store = FeatureStore.open(tmp_path / "store")
     names, labels = np.unique([str(label) for label in store.labels], return_inverse=True)
@@ -231,7 +231,7 @@ def test_skipped_images_are_listed_and_exit_3(own_folder: Path, capsys: pytest.C
 
 
 def _count_forward_passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    from encoders import FrozenEncoder
+    from fewmatch.encoders import FrozenEncoder
 
     calls: list[int] = []
     forward = FrozenEncoder.__call__
@@ -285,7 +285,7 @@ def test_encode_patches_tells_the_room_it_needs(
 ) -> None:
     code, _, err = fewmatch(capsys, "encode", folder, "-o", tmp_path / "store", *MINI, "--keep", "patches")
     assert code == 0 and "21 images will take about" in err and "are free there" in err
-    from encoders import FeatureStore
+    from fewmatch.encoders import FeatureStore
 
     assert FeatureStore.open(tmp_path / "store").feature_map(0).shape == (8, 10, 256)
 
@@ -477,7 +477,7 @@ def test_many_classes_stream_json_lines(own_queries: Path, tmp_path: Path, capsy
 def test_many_queries_stream(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cli import classify
+    from fewmatch.cli.commands import classify
 
     monkeypatch.setattr(classify, "STREAM_QUERIES", 5)
     for i in range(6):
@@ -523,7 +523,7 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     got = as_json(fewmatch(capsys, "doctor", "--json"))
     assert got["problems"] == [] and got["packages"]["torch"] and got["weights"]["mini"].startswith("bundled")
     assert "nothing is wrong" in fewmatch(capsys, "doctor")[1]
-    from cli import doctor
+    from fewmatch.cli.commands import doctor
 
     version = doctor._version
     monkeypatch.setattr(
@@ -531,16 +531,6 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     )
     code, _, err = fewmatch(capsys, "doctor")
     assert code == 1 and "several OpenCV packages" in err
-
-
-def test_doctor_sees_packages_that_shadow_ours(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "figures").mkdir()
-    (tmp_path / "figures" / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    problems = as_json(fewmatch(capsys, "doctor", "--json"), code=1)["problems"]
-    assert any("figures" in problem and str(tmp_path) in problem for problem in problems)
 
 
 def test_demo_makes_its_folder_and_refreshes_only_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

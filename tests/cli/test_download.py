@@ -16,7 +16,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for loopback
 from loopback import Add, Server, adding, online, served, small_weights
 
-from cli.main import run
+from fewmatch.cli.main import run
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +231,7 @@ def test_a_bar_appears_on_a_terminal_alone(
 
 
 def test_debug_shows_where_it_failed(server: Server, add: Add) -> None:
-    from encoders import WeightsMissingError
+    from fewmatch.errors import WeightsMissingError
 
     add(gated=True)
     with pytest.raises(WeightsMissingError):

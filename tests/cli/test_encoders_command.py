@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cli import output
-from cli.main import run
-from encoders import catalogue
+from fewmatch.cli import output
+from fewmatch.cli.main import run
+from fewmatch.encoders import catalogue
 
 
 def encoders(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:

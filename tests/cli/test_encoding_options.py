@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from cli.main import run
+from fewmatch.cli.main import run
 
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "32")
 COMMANDS = ["encode", "episodes", "plane", "classify", "match", "pca"]
@@ -77,7 +77,7 @@ def test_fast_decode_reaches_every_command(
     if name == "match":  # coordinates are those of the originals
         assert [image["width"] for image in fast["images"]] == [400, 400]
     if name == "encode":
-        from encoders import FeatureStore
+        from fewmatch.encoders import FeatureStore
 
         stores = [FeatureStore.open(tmp_path / f"store{i}") for i in range(2)]
         assert stores[0].frame(0) == stores[1].frame(0)
@@ -150,8 +150,8 @@ def test_12_bit_images_match_their_8_bit_twins(deep: Path, capsys: pytest.Captur
 def test_a_store_remembers_its_range_and_pictures_are_drawn_with_it(
     deep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from cli.data import picture_of
-    from encoders import FeatureStore
+    from fewmatch.cli.inputs.data import picture_of
+    from fewmatch.encoders import FeatureStore
 
     assert command(capsys, "encode", deep, "-o", tmp_path / "s", *MINI, "--range", "0,4095")[0] == 0
     by_store = as_json(command(capsys, "classify", "--support", tmp_path / "s", "--query", deep / "dark", "--json"))

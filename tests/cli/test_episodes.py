@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.main import run
-from cli.method_runs import method_runs
-from encoders import encode_images, load
-from encoders.errors import InputError
-from fewshot import concatenate, evaluate, load_episodes, paired, read_npz, sample_episodes
-from fewshot.calibration import fit_temperature, measure_calibration
-from fewshot.mistakes import confusion
-from fewshot.open_set import sample_open_episodes, unknown_detection
+from fewmatch.cli.inputs.method_runs import method_runs
+from fewmatch.cli.main import run
+from fewmatch.encoders import encode_images, load
+from fewmatch.errors import InputError
+from fewmatch.fewshot import concatenate, evaluate, load_episodes, paired, read_npz, sample_episodes
+from fewmatch.fewshot.calibration import fit_temperature, measure_calibration
+from fewmatch.fewshot.mistakes import confusion
+from fewmatch.fewshot.open_set import sample_open_episodes, unknown_detection
 
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "64")
 
@@ -418,7 +418,7 @@ def test_several_encoders_are_put_side_by_side(
     other = tmp_path / "other.safetensors"
     from importlib import resources
 
-    shutil.copy(str(resources.files("encoders.weights").joinpath("mini.safetensors")), other)
+    shutil.copy(str(resources.files("fewmatch.encoders.weights").joinpath("mini.safetensors")), other)
     both = asked(capsys, folder, *MINI, "-e", other, *few)
     assert [part["name"] for part in both["encoder"]] == ["mini", "other"]
     stores = [

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cli.main import run
+from fewmatch.cli.main import run
 
 transformers = pytest.importorskip("transformers")
 

@@ -13,8 +13,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from cli.main import run
-from matching.annotations.reading import read_labels
+from fewmatch.cli.main import run
+from fewmatch.labels.reading import read_labels
 
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--sizes", "96")
 PARTS = {"nose": (224, 118), "badge": (150, 380), "rocket": (395, 240)}

@@ -15,8 +15,8 @@ import skimage.data
 from PIL import Image
 
 import fewmatch
-from cli import keypoint_sources
-from cli.main import run
+from fewmatch.cli.inputs import keypoint_sources
+from fewmatch.cli.main import run
 
 Result = tuple[int, str, str]
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32")

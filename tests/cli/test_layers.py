@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.main import run
+from fewmatch.cli.main import run
 
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "64")
 
@@ -117,7 +117,7 @@ def test_wrong_use_is_one_line(
 def test_a_weights_file_may_have_any_name(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     import shutil
 
-    from encoders import catalogue
+    from fewmatch.encoders import catalogue
 
     place = catalogue.find("mini").location()
     assert place is not None

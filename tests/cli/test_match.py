@@ -14,7 +14,7 @@ import skimage.data
 from PIL import Image
 
 import fewmatch
-from cli.main import run
+from fewmatch.cli.main import run
 
 Result = tuple[int, str, str]
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32")
@@ -147,7 +147,7 @@ def test_every_option_changes_what_it_should(
         _, out, err = command(capsys, *pair, *quiet, "-o", tmp_path / "quiet.csv", "--overwrite")
         assert (err == "") == bool(quiet) and "matched with" in out
 
-    from encoders.loading import FrozenEncoder
+    from fewmatch.encoders.loading import FrozenEncoder
 
     seen = []
     forward = FrozenEncoder.__call__

@@ -12,10 +12,9 @@ import pytest
 import skimage.data
 from PIL import Image
 
-import encoders
 import fewmatch
-import matching
-from cli.main import run
+from fewmatch import encoders, matching
+from fewmatch.cli.main import run
 
 Result = tuple[int, str, str]
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32")

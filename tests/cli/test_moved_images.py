@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.main import run
+from fewmatch.cli.main import run
 
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "64")
 

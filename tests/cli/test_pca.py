@@ -13,8 +13,8 @@ import skimage.data
 from PIL import Image
 
 import fewmatch
-from cli.main import run
-from cli.pca import _identity
+from fewmatch.cli.commands.pca import _identity
+from fewmatch.cli.main import run
 
 Result = tuple[int, str, str]
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32")
@@ -132,7 +132,7 @@ def test_by_default_maps_have_enough_patches_to_see_something(photos: Path, caps
 
 @pytest.mark.parametrize(("patch", "dense", "wanted"), [(8, 128, 256), (14, 518, None), (16, 224, 512), (32, 224, 512)])
 def test_the_default_size_for_other_encoders(patch: int, dense: int, wanted: int | None) -> None:
-    from cli.pca import _display_size
+    from fewmatch.cli.commands.pca import _display_size
     from tests.patch_local import PatchLocalEncoder
 
     encoder = PatchLocalEncoder(patch_size=patch, size=dense)
@@ -292,13 +292,13 @@ def test_a_store_gives_the_same(own_photos: Path, tmp_path: Path, capsys: pytest
 def test_above_sixty_images_there_are_more_pages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cli.pca_outputs import figure_pages
+    from fewmatch.cli.results.pca import figure_pages
 
     counts = [len(figure_pages(tmp_path / "x.svg", n, strips)) for n, strips in ((60, False), (61, False), (62, True))]
     assert counts == [1, 2, 4]
     # Drawn are pages of six and three, since those of sixty take long.
-    monkeypatch.setattr("figures.feature_maps.MOST_IMAGES", 6)
-    monkeypatch.setattr("figures.component_strips.MOST_STRIPS", 3)
+    monkeypatch.setattr("fewmatch.figures.feature_maps.MOST_IMAGES", 6)
+    monkeypatch.setattr("fewmatch.figures.component_strips.MOST_STRIPS", 3)
     folder = tmp_path / "many"
     folder.mkdir()
     for i in range(8):
@@ -389,7 +389,7 @@ def test_wrong_use_is_refused_before_anything_is_encoded(
     code: int,
     message: str,
 ) -> None:
-    from encoders.loading import FrozenEncoder
+    from fewmatch.encoders.loading import FrozenEncoder
 
     def call(*_: Any, **__: Any) -> None:
         raise AssertionError("encoded")

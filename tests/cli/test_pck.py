@@ -16,14 +16,22 @@ import pytest
 from benchmark_folders import a_pair
 from PIL import Image
 
-import cli.pck
-import matching.pck_scoring
-from cli.main import run
-from cli.pck import pck as pck_command
-from matching.benchmarks.hpatches import LARGE
-from matching.benchmarks.reading import BENCHMARKS, read_benchmark
-from matching.pck_convention import AVERAGES, DIRECTIONS, FLIPS, OUTSIDES, SOURCE_RULES, TARGET_RULES, THRESHOLDS
-from matching.pck_presets import PRESETS
+import fewmatch.cli.commands.pck
+import fewmatch.matching.benchmarks.pck.scoring
+from fewmatch.cli.commands.pck import pck as pck_command
+from fewmatch.cli.main import run
+from fewmatch.matching.benchmarks.hpatches import LARGE
+from fewmatch.matching.benchmarks.pck.convention import (
+    AVERAGES,
+    DIRECTIONS,
+    FLIPS,
+    OUTSIDES,
+    SOURCE_RULES,
+    TARGET_RULES,
+    THRESHOLDS,
+)
+from fewmatch.matching.benchmarks.pck.presets import PRESETS
+from fewmatch.matching.benchmarks.reading import BENCHMARKS, read_benchmark
 
 Result = tuple[int, str, str]
 #: At a small size, since most runs encode anew.
@@ -314,13 +322,13 @@ def test_encoding_options_reach_the_encoder(
 ) -> None:
     """The same as in every command; what they do is tested there."""
     given: list[Any] = []
-    real = cli.pck.run_pck
+    real = fewmatch.cli.commands.pck.run_pck
 
     def seen(chosen: Any, convention: Any, choice: Any, *more: Any) -> Any:
         given.append(choice)
         return real(chosen, convention, dataclasses.replace(choice, compile=False), *more)
 
-    monkeypatch.setattr(cli.pck, "run_pck", seen)
+    monkeypatch.setattr(fewmatch.cli.commands.pck, "run_pck", seen)
     base = ("pck", spair, "--kind", "spair", *MINI, "--json")
     plain = as_json(command(capsys, *base))
     fast = as_json(
@@ -340,13 +348,13 @@ def test_a_run_goes_on_and_other_alphas_score_nothing(
 ) -> None:
     monkeypatch.setenv("FEWMATCH_HOME", str(tmp_path / "home"))
     calls: list[str] = []
-    real = matching.pck_scoring.score_pair
+    real = fewmatch.matching.benchmarks.pck.scoring.score_pair
 
     def counted(pair: Any, *args: Any, **more: Any) -> Any:
         calls.append(pair.name)
         return real(pair, *args, **more)
 
-    monkeypatch.setattr(matching.pck_scoring, "score_pair", counted)
+    monkeypatch.setattr(fewmatch.matching.benchmarks.pck.scoring, "score_pair", counted)
     records = tmp_path / "sub" / "records.jsonl"
     base = ("pck", spair, "--kind", "spair", *MINI, "--json", "--records", records)
     as_json(command(capsys, *base, "--limit", 1))
@@ -390,7 +398,7 @@ def test_images_of_another_size_than_annotated_are_skipped(spair: Path, capsys: 
 def test_a_picture_that_cannot_be_drawn_loses_no_result(
     spair: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cli.pck_results._picture", lambda *_: None)
+    monkeypatch.setattr("fewmatch.cli.results.pck._picture", lambda *_: None)
     result, picture = tmp_path / "a.json", tmp_path / "d.png"
     code, out, err = command(capsys, "pck", spair, "--kind", "spair", *MINI, "-o", result, "--figure", picture)
     assert code == 1 and "per category, weighted" in out and f"{picture} is not written" in err

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.main import run
-from fewshot import episode_plane, evaluate, read_npz, sample_episodes
+from fewmatch.cli.main import run
+from fewmatch.fewshot import episode_plane, evaluate, read_npz, sample_episodes
 
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "64")
 SMALL = ("--ways", 3, "--shots", 2, "--queries", 2)
@@ -116,7 +116,7 @@ def test_the_table_says_what_the_picture_shows(
 
 def test_folder_store_list_and_npz_agree(own_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert fewmatch(capsys, "encode", own_folder, "-o", tmp_path / "store", *MINI)[0] == 0
-    from encoders import FeatureStore
+    from fewmatch.encoders import FeatureStore
 
     store = FeatureStore.open(tmp_path / "store")
     np.savez(tmp_path / "set.npz", features=store.global_repr(), labels=np.array([str(name) for name in store.labels]))
@@ -241,7 +241,7 @@ def test_nothing_is_encoded_for_a_picture_that_cannot_be_written(
     def encode(*_: object) -> None:
         raise AssertionError("encoded")
 
-    monkeypatch.setattr("cli.plane.read_table", encode)
+    monkeypatch.setattr("fewmatch.cli.commands.plane.read_table", encode)
     there = tmp_path / "plane.png"
     there.write_bytes(b"mine")
     assert fewmatch(capsys, "plane", folder, *MINI, "-o", tmp_path / "plane.gif")[0] == 2

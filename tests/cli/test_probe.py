@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.encoder_choice import EncodingChoice
-from cli.main import run
-from encoders import InputError
-from fewshot import ProbeSet, hold_out, knn_probe, logistic_probe
+from fewmatch.cli.inputs.encoder_choice import EncodingChoice
+from fewmatch.cli.main import run
+from fewmatch.errors import InputError
+from fewmatch.fewshot import ProbeSet, hold_out, knn_probe, logistic_probe
 
 Result = tuple[int, str, str]
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "64")
@@ -53,7 +53,7 @@ def tables(tmp_path: Path) -> tuple[ProbeSet, ProbeSet, Path, Path]:
 @pytest.fixture
 def short_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few values of C, so that tests of something else are quick."""
-    monkeypatch.setattr("fewshot.probes.C_GRID", (0.001, 0.01, 0.1, 1.0))
+    monkeypatch.setattr("fewmatch.fewshot.probes.probes.C_GRID", (0.001, 0.01, 0.1, 1.0))
 
 
 Tables = tuple[ProbeSet, ProbeSet, Path, Path]
@@ -277,7 +277,7 @@ def test_every_option_of_encoding_arrives(monkeypatch: pytest.MonkeyPatch, capsy
         seen.append(choice)
         raise InputError("seen")
 
-    monkeypatch.setattr("cli.probe.read_table", stop)
+    monkeypatch.setattr("fewmatch.cli.commands.probe.read_table", stop)
     options = (
         "-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "64", "--layer", "2", "--raw", "--facet", "key",
         "--stride", "4", "--no-cache", "--trust-digest", "--fast-decode", "--compile", "--range", "auto",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cli.main import run
+from fewmatch.cli.main import run
 
 #: 5 ways, 15 queries, in percent, of the first 20 images of each class, by an implementation of its own of everything from the file to the
 #: decision; on all 50 it gives the numbers of the model card. From 20,000 episodes; the interval of 2,000 is ±0.4.

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cli.main import run
-from cli.sort import class_folders
+from fewmatch.cli.main import run
+from fewmatch.cli.sort import class_folders
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32", "--size", "64")

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from encoders import FrozenEncoder, from_state_dict, load, read_image
-from encoders.devices import multiplies_bfloat16
-from encoders.frame import crop_frame, resample
+from fewmatch.encoders import FrozenEncoder, from_state_dict, load, read_image
+from fewmatch.encoders.devices import multiplies_bfloat16
+from fewmatch.encoders.frame import crop_frame, resample
 
 #: The cosine to float32 that all but one token in a hundred must reach.
 COSINE = 0.9999

@@ -15,10 +15,11 @@ import torch
 from official_layouts import layout, network_of
 from safetensors.torch import save_file
 
-from encoders import InputError, catalogue, from_state_dict, load
-from encoders.catalogue import Checkpoint
-from encoders.checkpoint import require_match
-from encoders.families import Family, families, without_heads
+from fewmatch.encoders import catalogue, from_state_dict, load
+from fewmatch.encoders.catalogue import Checkpoint
+from fewmatch.encoders.families import Family, families, without_heads
+from fewmatch.encoders.weights.checkpoint import require_match
+from fewmatch.errors import InputError
 
 RECORDS = catalogue.checkpoints()
 RELEASED = [record for record in RECORDS if not record.bundled]

@@ -16,9 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from encoders import InputError, WeightsRefusedError, catalogue, from_state_dict, load
-from encoders.checkpoint import find_networks
-from encoders.families import FamilyOpenError, anchors, choose_network
+from fewmatch.encoders import catalogue, from_state_dict, load
+from fewmatch.encoders.families import FamilyOpenError, anchors, choose_network
+from fewmatch.encoders.weights.checkpoint import find_networks
+from fewmatch.errors import InputError, WeightsRefusedError
 
 State = dict[str, Tensor]
 TOLERANCE = 2e-5  # as in test_golden.py
@@ -188,9 +189,9 @@ def test_the_network_is_found_whatever_stands_around_it(name: str, around: str, 
 
 def load_with(spelled: str, architecture: dict[str, Any], lines: list[str]) -> Any:
     """`load`, for networks that are smaller than any that was released, whose heads nothing tells."""
-    from encoders import loading
-    from encoders.checkpoint import weights_file
-    from encoders.families import families
+    from fewmatch.encoders import loading
+    from fewmatch.encoders.families import families
+    from fewmatch.encoders.weights.checkpoint import weights_file
 
     family, _, rest = spelled.partition(":")
     path = weights_file(rest if family in families() else spelled)
@@ -324,7 +325,7 @@ def test_the_digest_of_a_file_of_the_catalogue_settles_everything(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_file(small("dino"), path := tmp_path / "renamed.safetensors")
-    from encoders.catalogue import dinov2
+    from fewmatch.encoders.catalogue import dinov2
 
     digests = {
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),

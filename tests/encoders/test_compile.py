@@ -12,7 +12,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from encoders import FewmatchError, InputError, from_state_dict, load
+from fewmatch.encoders import from_state_dict, load
+from fewmatch.errors import FewmatchError, InputError
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -21,7 +22,7 @@ needs_compiler = pytest.mark.skipif(
 )
 
 SAME = """
-from encoders import load, tapped
+from fewmatch.encoders import load, tapped
 plain, compiled = (load("mini", device="cpu", dtype="float32", compile=c) for c in (False, True))
 assert not any(b._compiled_call_impl for b in plain.model.blocks) and all(b._compiled_call_impl for b in compiled.model.blocks)
 def check(a, b):
@@ -60,7 +61,7 @@ def test_networks_that_would_be_compiled_for_every_size_are_refused(golden: Path
 OTHERS = """
 import json
 from safetensors import safe_open
-from encoders import from_state_dict
+from fewmatch.encoders import from_state_dict
 with safe_open("tests/golden/capi.safetensors", "pt") as file:
     heads = json.loads(file.metadata()["heads"])
     state = {key.removeprefix("state/"): file.get_tensor(key) for key in file.keys() if key.startswith("state/")}
@@ -78,7 +79,7 @@ assert graphs[1] == graphs[-1] <= graphs[0] + 1, graphs
 #: The command where nothing is on the path, and no compiled form of an earlier run.
 WITHOUT = """
 os.environ |= {"CXX": f"{folder}/none", "PATH": folder, "TORCHINDUCTOR_CACHE_DIR": f"{folder}/cache"}
-from cli.main import main
+from fewmatch.cli.main import main
 sys.argv = ["fewmatch", "match", f"{folder}/a.png", f"{folder}/b.png", "-e", "mini", "--device", "cpu", "--compile"]
 main()
 """

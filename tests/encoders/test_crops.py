@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cli.main import run
-from encoders import InputError, encode_images, load
-from encoders.frame import crop_frame, resample
-from encoders.plan import CROPS, plan_encoding
+from fewmatch.cli.main import run
+from fewmatch.encoders import encode_images, load
+from fewmatch.encoders.frame import crop_frame, resample
+from fewmatch.encoders.store.plan import CROPS, plan_encoding
+from fewmatch.errors import InputError
 
 
 @pytest.fixture

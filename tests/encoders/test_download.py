@@ -21,10 +21,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))  # for loopback
 from loopback import Add, Server, adding, online, served, small_weights
 
-from encoders import FewmatchError, InputError, WeightsMissingError, WeightsRefusedError, catalogue, download, load
-from encoders.installing import install_weights
-from encoders.places import offline
-from encoders.weights_files import obtain, verify
+from fewmatch.encoders import catalogue, load
+from fewmatch.encoders.paths import offline
+from fewmatch.encoders.weights import download
+from fewmatch.encoders.weights.files import obtain, verify
+from fewmatch.encoders.weights.installing import install_weights
+from fewmatch.errors import FewmatchError, InputError, WeightsMissingError, WeightsRefusedError
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -508,7 +510,7 @@ def test_the_files_of_other_tools_are_found_under_their_names(
 
 
 def test_a_name_that_several_files_share_is_not_looked_for(add: Add) -> None:
-    from encoders.catalogue import mini
+    from fewmatch.encoders.catalogue import mini
 
     one = add(name="one", filename="one.pth", url="http://h.example/a/checkpoint.pth")
     two = add(name="two", filename="two.pth", url="http://h.example/b/checkpoint.pth")
@@ -529,9 +531,9 @@ _CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
 from loopback import Server, record
-from encoders import catalogue
-from encoders.catalogue import mini
-from encoders.weights_files import obtain
+from fewmatch.encoders import catalogue
+from fewmatch.encoders.catalogue import mini
+from fewmatch.encoders.weights.files import obtain
 body = open({body!r}, "rb").read()
 made = record(Server(body, port={port}))
 mini.RECORDS = (*mini.RECORDS, made)

@@ -19,24 +19,15 @@ import torch
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-import encoders
-from encoders import (
-    Encoder,
-    FeatureStore,
-    FewmatchError,
-    ImageError,
-    InputError,
-    OutputExistsError,
-    StoreDamagedError,
-    encode_images,
-    list_images,
-)
-from encoders.devices import batch_patches
-from encoders.encode import encode_shards
-from encoders.features import Features
-from encoders.frame import RESIZE_RULES, Frame, crop_frame, dense_frame, padded_frame, resample, resized_frame
-from encoders.plan import cache_folder, plan_encoding
-from encoders.store import MANIFEST, META, Shard, is_store_file, key_digest
+import fewmatch.encoders.store.encode
+from fewmatch.encoders import Encoder, FeatureStore, encode_images, list_images
+from fewmatch.encoders.devices import batch_patches
+from fewmatch.encoders.features import Features
+from fewmatch.encoders.frame import RESIZE_RULES, Frame, crop_frame, dense_frame, padded_frame, resample, resized_frame
+from fewmatch.encoders.store.encode import encode_shards
+from fewmatch.encoders.store.plan import cache_folder, plan_encoding
+from fewmatch.encoders.store.store import MANIFEST, META, Shard, is_store_file, key_digest
+from fewmatch.errors import FewmatchError, ImageError, InputError, OutputExistsError, StoreDamagedError
 
 Contents = Callable[[Path], dict[str, bytes]]
 States = Callable[[Path], dict[str, tuple[bytes, int, int]]]
@@ -130,7 +121,7 @@ def test_batches_and_workers_do_not_change_a_byte(
 ) -> None:
     counted(pictures, tmp_path / "one", keep=keep)
     counted(pictures, tmp_path / "two", keep=keep, workers=1)
-    monkeypatch.setattr("encoders.devices.BATCH_PATCHES", 1)
+    monkeypatch.setattr("fewmatch.encoders.devices.BATCH_PATCHES", 1)
     counted(pictures, tmp_path / "three", keep=keep, workers=5)
     assert contents(tmp_path / "one") == contents(tmp_path / "two") == contents(tmp_path / "three")
 
@@ -598,14 +589,14 @@ def test_files_that_could_not_be_read_are_tried_again_and_nothing_else(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contents: Contents, keep: Any
 ) -> None:
     out, closed = tmp_path / "store", {"a/1.png", "b/7.png"}
-    read = encoders.encode.read_bytes
+    read = fewmatch.encoders.store.encode.read_bytes
 
     def read_bytes(path: Path) -> bytes:  # permissions do not bind root, whom tests may run as
         if "/".join(path.parts[-2:]) in closed:
             raise ImageError("io-error", "Permission denied")
         return read(path)
 
-    monkeypatch.setattr("encoders.encode.read_bytes", read_bytes)
+    monkeypatch.setattr("fewmatch.encoders.store.encode.read_bytes", read_bytes)
     store, seen = counted(pictures, out, keep=keep)
     assert seen == 6 and [row["reason"] for row in store.skipped] == ["io-error: Permission denied"] * 2
     assert counted(pictures, out, keep=keep)[1] == 0
@@ -633,14 +624,14 @@ def test_a_manifest_older_than_its_shards_is_refused(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     closed = {"0.png"}
-    read = encoders.encode.read_bytes
+    read = fewmatch.encoders.store.encode.read_bytes
 
     def read_bytes(path: Path) -> bytes:
         if path.name in closed:
             raise ImageError("io-error", "Permission denied")
         return read(path)
 
-    monkeypatch.setattr("encoders.encode.read_bytes", read_bytes)
+    monkeypatch.setattr("fewmatch.encoders.store.encode.read_bytes", read_bytes)
     counted(pictures, tmp_path / "store", keep="patches")
     closed.clear()
     plan = plan_encoding([pictures], PatchLocalEncoder(), keep="patches", shard_images=3)
@@ -1094,7 +1085,7 @@ def test_the_batch_that_an_encoder_gets_is_that_of_its_device(
             return super().__call__(images)
 
     for most, expected in ((16, [1] * 8), (33, [3, 3, 2]), (10**9, [8])):  # an image has 16 patches
-        monkeypatch.setattr("encoders.encode.batch_patches", lambda encoder, most=most: most)
+        monkeypatch.setattr("fewmatch.encoders.store.encode.batch_patches", lambda encoder, most=most: most)
         encode_images([pictures], Watched(), out=tmp_path / str(most))
         assert sizes == expected
         sizes.clear()

@@ -18,13 +18,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from encoders import InputError, WeightsRefusedError, catalogue, from_state_dict, load
-from encoders.checkpoint import require_match
-from encoders.families import FamilyOpenError, families, recognise, without_heads
-from encoders.loading import FrozenEncoder
-from encoders.models import Backbone
-from encoders.models.positions import PerGrid, relative_bias, resized_table, sincos_table
-from encoders.models.vit import VisionTransformer, ViTArchitecture, read_architecture
+from fewmatch.encoders import catalogue, from_state_dict, load
+from fewmatch.encoders.families import FamilyOpenError, families, recognise, without_heads
+from fewmatch.encoders.loading import FrozenEncoder
+from fewmatch.encoders.models import Backbone
+from fewmatch.encoders.models.positions import PerGrid, relative_bias, resized_table, sincos_table
+from fewmatch.encoders.models.vit import VisionTransformer, ViTArchitecture, read_architecture
+from fewmatch.encoders.weights.checkpoint import require_match
+from fewmatch.errors import InputError, WeightsRefusedError
 
 from official_layouts import hugging_face_clip, hugging_face_vit, layout, network_of  # isort: skip  # beside the tests of all rooms
 

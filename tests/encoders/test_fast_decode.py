@@ -13,11 +13,11 @@ import pytest
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from encoders import OutputExistsError, encode_images
-from encoders.errors import ImageError
-from encoders.frame import Frame, crop_frame, resample, resized_frame
-from encoders.images import REDUCTIONS, Decoded, decode, decode_reduced
-from encoders.plan import FAST_PIXELS, cache_folder, plan_encoding
+from fewmatch.encoders import encode_images
+from fewmatch.encoders.frame import Frame, crop_frame, resample, resized_frame
+from fewmatch.encoders.images import REDUCTIONS, Decoded, decode, decode_reduced
+from fewmatch.encoders.store.plan import FAST_PIXELS, cache_folder, plan_encoding
+from fewmatch.errors import ImageError, OutputExistsError
 
 #: Grey levels: the mean of an image's differences, and nearly the largest, where two pixels or more are left for one.
 MEAN, MOST = 1.0, 8

@@ -13,8 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from encoders.errors import ImageError
-from encoders.frame import (
+from fewmatch.encoders.frame import (
     MAX_PATCHES,
     RESIZE_RULES,
     Frame,
@@ -25,6 +24,7 @@ from encoders.frame import (
     resample,
     resized_frame,
 )
+from fewmatch.errors import ImageError
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 5000))
 SMALL = st.one_of(st.integers(1, 12), st.integers(1, 160))

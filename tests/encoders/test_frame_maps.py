@@ -12,14 +12,14 @@ import pytest
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from encoders import encode_images, load
-from encoders import frame_maps as module
-from encoders.errors import FewmatchError, ImageError, InputError
-from encoders.features import Encoder
-from encoders.frame_maps import EncodedFrame, encode_frames, plan_frames
-from encoders.listing import ListedImage
-from encoders.plan import plan_encoding
-from encoders.video import VideoFrame, read_frames
+from fewmatch.encoders import encode_images, load
+from fewmatch.encoders import frame_maps as module
+from fewmatch.encoders.features import Encoder
+from fewmatch.encoders.frame_maps import EncodedFrame, encode_frames, plan_frames
+from fewmatch.encoders.listing import ListedImage
+from fewmatch.encoders.store.plan import plan_encoding
+from fewmatch.encoders.video import VideoFrame, read_frames
+from fewmatch.errors import FewmatchError, ImageError, InputError
 
 RNG = np.random.default_rng(7)
 

@@ -14,9 +14,10 @@ import torch.nn.functional as F
 from safetensors import safe_open
 from torch import Tensor
 
-from encoders import FrozenEncoder, WeightsRefusedError, from_state_dict, load
-from encoders.families import families
-from encoders.models.vit import VisionTransformer
+from fewmatch.encoders import FrozenEncoder, from_state_dict, load
+from fewmatch.encoders.families import families
+from fewmatch.encoders.models.vit import VisionTransformer
+from fewmatch.errors import WeightsRefusedError
 
 TOLERANCE = 2e-5
 

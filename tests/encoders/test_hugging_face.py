@@ -22,24 +22,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from encoders import (
-    FeatureStore,
-    FewmatchError,
-    InputError,
-    Preprocessing,
-    WeightsMissingError,
-    WeightsRefusedError,
-    encode_images,
-    from_state_dict,
-    load,
-    tapped,
-)
-from encoders.checkpoint import read_weights
-from encoders.frame import crop_frame, resample
-from encoders.models.hugging_face import HuggingFaceBackbone
-from encoders.places import hf_hub_cache
-from encoders.plan import plan_encoding
-from encoders.processor_config import preprocessing_of
+from fewmatch.encoders import FeatureStore, Preprocessing, encode_images, from_state_dict, load, tapped
+from fewmatch.encoders.frame import crop_frame, resample
+from fewmatch.encoders.hugging_face.backbone import HuggingFaceBackbone
+from fewmatch.encoders.hugging_face.processor_config import preprocessing_of
+from fewmatch.encoders.paths import hf_hub_cache
+from fewmatch.encoders.store.plan import plan_encoding
+from fewmatch.encoders.weights.checkpoint import read_weights
+from fewmatch.errors import FewmatchError, InputError, WeightsMissingError, WeightsRefusedError
 
 transformers = pytest.importorskip("transformers")
 
@@ -496,7 +486,7 @@ def test_transformers_is_needed_only_here(
 ) -> None:
     folder = saved("vit")[1]
     with monkeypatch.context() as patched:
-        patched.setattr("encoders.hugging_face._OLDEST", (99, 1))
+        patched.setattr("fewmatch.encoders.hugging_face.loading._OLDEST", (99, 1))
         with pytest.raises(InputError, match=r'need transformers 99.1, got .*: pip install "fewmatch\[hf\]"'):
             loaded(folder)
     monkeypatch.setitem(sys.modules, "transformers", None)
@@ -507,7 +497,7 @@ def test_transformers_is_needed_only_here(
 
 def test_transformers_and_torchvision_are_not_imported_without_need() -> None:
     code = (
-        "import sys, encoders; encoders.load('mini', device='cpu'); "
+        "import sys, fewmatch.encoders; fewmatch.load('mini', device='cpu'); "
         "sys.exit(str([m for m in ('transformers', 'huggingface_hub', 'torchvision') if m in sys.modules] or ''))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

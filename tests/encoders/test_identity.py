@@ -16,20 +16,11 @@ import pytest
 import torch
 from patch_local import PatchLocalEncoder
 
-from encoders import (
-    FeatureStore,
-    FrozenEncoder,
-    InputError,
-    OutputExistsError,
-    catalogue,
-    encode_images,
-    from_state_dict,
-    identity,
-    tapped,
-)
-from encoders.identity import encoder_facts, key_difference, key_digest, plain_json, require_known_encoder
-from encoders.models.vit import VisionTransformer, ViTArchitecture
-from encoders.store import META, Shard, write_manifest
+from fewmatch.encoders import FeatureStore, FrozenEncoder, catalogue, encode_images, from_state_dict, identity, tapped
+from fewmatch.encoders.identity import encoder_facts, key_difference, key_digest, plain_json, require_known_encoder
+from fewmatch.encoders.models.vit import VisionTransformer, ViTArchitecture
+from fewmatch.encoders.store.store import META, Shard, write_manifest
+from fewmatch.errors import InputError, OutputExistsError
 
 SMALL = {"embed_dim": 16, "depth": 2, "heads": 2, "patch_size": 4, "position_grid": 3, "hidden_dim": 32}
 
@@ -160,7 +151,7 @@ def test_hugging_face_configurations_are_in_the_key(tmp_path: Path, photos: Path
         )
         network.save_pretrained(folder)
         transformers.ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-        from encoders import load
+        from fewmatch.encoders import load
 
         stores.append(encode_images([photos], load(f"hf:{folder}", device="cpu", dtype="float32")))
     one, other = stores

@@ -23,8 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from encoders.errors import ImageError, InputError
-from encoders.images import (
+from fewmatch.encoders.images import (
     MAX_BYTES,
     MAX_PIXELS,
     REASONS,
@@ -34,7 +33,8 @@ from encoders.images import (
     read_bytes,
     read_image,
 )
-from encoders.value_range import ValueRange, read_value_range
+from fewmatch.encoders.value_range import ValueRange, read_value_range
+from fewmatch.errors import ImageError, InputError
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -447,8 +447,8 @@ def test_random_bytes_are_not_taken_for_a_format_without_a_signature() -> None:
 
 PEAK = """
 import sys
-from encoders.errors import ImageError
-from encoders.images import read_image
+from fewmatch.errors import ImageError
+from fewmatch.encoders.images import read_image
 import cv2, numpy, PIL.Image
 PIL.Image.init()
 
@@ -1008,9 +1008,7 @@ def test_a_name_that_is_not_utf_8_does_not_end_the_interpreter(tmp_path: Path) -
             file.write(saved(noise(), "PNG"))
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
-    program = (
-        "import os, sys; from encoders.images import read_image; print(read_image(os.fsdecode(sys.argv[1])).rgb.shape)"
-    )
+    program = "import os, sys; from fewmatch.encoders.images import read_image; print(read_image(os.fsdecode(sys.argv[1])).rgb.shape)"
     command = [os.fsencode(sys.executable), b"-c", program.encode(), name]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert (result.returncode, result.stdout.strip()) == (0, "(16, 24, 3)"), result.stderr

@@ -19,10 +19,11 @@ import pytest
 from filelock import FileLock
 from patch_local import PatchLocalEncoder, encode_with_home
 
-from encoders import FeatureStore, FewmatchError, InputError, OutputExistsError, encode_images
-from encoders.encode import encode_shards
-from encoders.plan import plan_encoding
-from encoders.store import META
+from fewmatch.encoders import FeatureStore, encode_images
+from fewmatch.encoders.store.encode import encode_shards
+from fewmatch.encoders.store.plan import plan_encoding
+from fewmatch.encoders.store.store import META
+from fewmatch.errors import FewmatchError, InputError, OutputExistsError
 
 Contents = Callable[[Path], dict[str, bytes]]
 Picture = Callable[..., Path]
@@ -381,7 +382,7 @@ def test_a_second_run_in_the_middle_of_a_write_does_not_disturb_the_first(
 def processes() -> ForkServerContext:
     """Processes that start in milliseconds: they are forked from one that has imported everything and done nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["encoders.encode", "PIL.PngImagePlugin"])
+    context.set_forkserver_preload(["fewmatch.encoders.store.encode", "PIL.PngImagePlugin"])
     return context
 
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from encoders.errors import InputError
-from encoders.listing import EXTENSIONS, ListedImage, list_images
+from fewmatch.encoders.listing import EXTENSIONS, ListedImage, list_images
+from fewmatch.errors import InputError
 
 
 def fill(folder: Path, *names: str) -> Path:

@@ -13,9 +13,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from encoders import InputError, WeightsMissingError, WeightsRefusedError, catalogue, from_state_dict, identity, load
-from encoders.identity import file_digest
-from encoders.models.vit import VisionTransformer, ViTArchitecture
+from fewmatch.encoders import catalogue, from_state_dict, identity, load
+from fewmatch.encoders.identity import file_digest
+from fewmatch.encoders.models.vit import VisionTransformer, ViTArchitecture
+from fewmatch.errors import InputError, WeightsMissingError, WeightsRefusedError
 
 SMALL = {"embed_dim": 8, "depth": 2, "heads": 2, "patch_size": 4, "position_grid": 3, "hidden_dim": 16}
 
@@ -51,7 +52,7 @@ def test_files_in_every_wrapping_give_the_same_encoder(tmp_path: Path, suffix: s
             )
         case "chunked":
             torch.save({k.replace("blocks.", "blocks.0."): v for k, v in state.items()}, path)
-    from encoders.checkpoint import read_weights
+    from fewmatch.encoders.weights.checkpoint import read_weights
 
     got = from_state_dict(read_weights(path), heads=2)
     assert got.family == "dinov2"
@@ -285,7 +286,7 @@ def test_a_new_record_is_all_a_checkpoint_needs(tmp_path: Path, monkeypatch: pyt
         licence="MIT",
         source="this test",
     )
-    from encoders.catalogue import dinov2
+    from fewmatch.encoders.catalogue import dinov2
 
     monkeypatch.setattr(dinov2, "RECORDS", (*dinov2.RECORDS, made_up))
     catalogue.checkpoints.cache_clear()

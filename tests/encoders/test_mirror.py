@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from cli.encoder_choice import EncodingChoice, encoder_json, encoder_words
-from cli.maps import open_maps
-from encoders import Features, FeatureStore, Frame, ImageError, InputError, OutputExistsError, encode_images, load
-from encoders.frame import RESIZE_RULES, crop_frame, resample, resized_frame, with_stride
-from encoders.plan import cache_folder, plan_encoding
+from fewmatch.cli.inputs.encoder_choice import EncodingChoice, encoder_json, encoder_words
+from fewmatch.cli.inputs.maps import open_maps
+from fewmatch.encoders import Features, FeatureStore, Frame, encode_images, load
+from fewmatch.encoders.frame import RESIZE_RULES, crop_frame, resample, resized_frame, with_stride
+from fewmatch.encoders.store.plan import cache_folder, plan_encoding
+from fewmatch.errors import ImageError, InputError, OutputExistsError
 
 PROPERTY = settings(deadline=None, database=None, max_examples=100)
 
@@ -193,8 +194,8 @@ def test_exif_comes_before_and_fast_decoding_keeps_its_place(
 
 def test_what_reduced_pixels_reach_beyond_the_picture_changes_sides(tmp_path: Path) -> None:
     """With fast decoding the features are those of the mirrored decoded pixels, placed where they belong."""
-    from encoders.encode import _mirrored
-    from encoders.images import decode_reduced
+    from fewmatch.encoders.images import decode_reduced
+    from fewmatch.encoders.store.encode import _mirrored
 
     file = save(picture(101, 67), tmp_path / "photo.jpg", quality=90)
     data = file.read_bytes()
@@ -317,7 +318,7 @@ def test_vectors_come_in_the_order_of_the_maps(photos: list[Path]) -> None:
 
 
 def test_without_the_cache_nothing_is_left(photos: list[Path], tmp_path: Path) -> None:
-    from encoders.places import feature_cache
+    from fewmatch.encoders.paths import feature_cache
 
     before = set(feature_cache().glob("*")) if feature_cache().is_dir() else set()
     with open_maps(photos, dataclasses.replace(CHOICE, cache=False)) as maps, maps.mirrored([0]) as found:

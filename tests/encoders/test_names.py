@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders import InputError, list_images
-from encoders.names import DiskNames, distinct_labels, distinct_names, same_name, spelling_notes
-from fewshot import (
+from fewmatch.encoders import list_images
+from fewmatch.errors import InputError
+from fewmatch.fewshot import (
     Labeller,
     Split,
     check_disjoint,
@@ -29,10 +29,11 @@ from fewshot import (
     save_labeller,
     table_of_images,
 )
-from fewshot.path_index import PathIndex
-from matching import find_masks
-from matching.benchmarks.pair import BenchmarkPair
-from matching.benchmarks.records import finished
+from fewmatch.fewshot.splits.path_index import PathIndex
+from fewmatch.matching import find_masks
+from fewmatch.matching.benchmarks.pair import BenchmarkPair
+from fewmatch.matching.benchmarks.records import finished
+from fewmatch.names import DiskNames, distinct_labels, distinct_names, same_name, spelling_notes
 
 #: Composed, as keyboards write it, and decomposed, as macOS does.
 NFC, NFD = "caf\u00e9", "cafe\u0301"

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from official_layouts import layout, network_of
 from safetensors import safe_open
 
-from encoders import Features, FrozenEncoder, InputError, WeightsRefusedError, from_state_dict
-from encoders.checkpoint import require_match
-from encoders.families import families, find_family, recognise, without_heads
-from encoders.models import capi, regnet, sam, swin
-from encoders.models.windows import from_windows, into_windows
+from fewmatch.encoders import Features, FrozenEncoder, from_state_dict
+from fewmatch.encoders.families import families, find_family, recognise, without_heads
+from fewmatch.encoders.models import capi, regnet, sam, swin
+from fewmatch.encoders.models.windows import from_windows, into_windows
+from fewmatch.encoders.weights.checkpoint import require_match
+from fewmatch.errors import InputError, WeightsRefusedError
 
 TOLERANCE = 2e-5
 NAMES = ["capi", "sam", "esvit", "seer"]
@@ -157,7 +158,7 @@ def test_wrong_epsilons_show(golden: Path, name: str, eps: float, monkeypatch: p
     }[name]
     read_golden = read(golden / f"{name}.safetensors")
     monkeypatch.setattr(
-        f"encoders.families.{name}.read_architecture",
+        f"fewmatch.encoders.families.{name}.read_architecture",
         lambda state: architecture(**{**vars(module.read_architecture(state)), "eps": eps}),
     )
     assert worst(built(read_golden, name), read_golden) > 10 * TOLERANCE

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 
-from encoders import FeatureStore, InputError, StoreDamagedError, encode_images
-from encoders.frame import dense_frame
-from encoders.store import (
+from fewmatch.encoders import FeatureStore, encode_images
+from fewmatch.encoders.frame import dense_frame
+from fewmatch.encoders.store.store import (
     CHECKSUM,
     MANIFEST,
     META,
@@ -34,7 +34,8 @@ from encoders.store import (
     write_manifest,
     write_meta,
 )
-from encoders.writing import ATTEMPTS, replacing, write_atomically
+from fewmatch.errors import InputError, StoreDamagedError
+from fewmatch.writing import ATTEMPTS, replacing, write_atomically
 
 Contents = Callable[[Path], dict[str, bytes]]
 KEY = key_digest({"encoder": "made up"})

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from encoders import Encoder, InputError, TappedEncoder, encode_images, load, tapped
-from encoders.frame import dense_frame, padded_frame, with_stride
-from encoders.loading import FrozenEncoder
-from encoders.plan import plan_encoding
-from encoders.taps import Tap, choose_tap, read_tap
+from fewmatch.encoders import Encoder, TappedEncoder, encode_images, load, tapped
+from fewmatch.encoders.frame import dense_frame, padded_frame, with_stride
+from fewmatch.encoders.layers import Tap, choose_tap, read_tap
+from fewmatch.encoders.loading import FrozenEncoder
+from fewmatch.encoders.store.plan import plan_encoding
+from fewmatch.errors import InputError
 
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 

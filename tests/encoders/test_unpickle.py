@@ -26,11 +26,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from encoders import WeightsRefusedError, from_state_dict
-from encoders.checkpoint import read_weights
-from encoders.families import choose_network
-from encoders.torch_files import open_torch_file
-from encoders.unpickle import Inert, Name, StoredTensor, read_pickle
+from fewmatch.encoders import from_state_dict
+from fewmatch.encoders.families import choose_network
+from fewmatch.encoders.weights.checkpoint import read_weights
+from fewmatch.encoders.weights.torch_files import open_torch_file
+from fewmatch.encoders.weights.unpickle import Inert, Name, StoredTensor, read_pickle
+from fewmatch.errors import WeightsRefusedError
 
 
 @pytest.fixture
@@ -329,7 +330,7 @@ def test_shared_dictionaries_are_visited_once(tmp_path: Path) -> None:
 
 
 def test_an_encoder_from_a_training_checkpoint(tmp_path: Path) -> None:
-    from encoders import load
+    from fewmatch.encoders import load
 
     state = load("mini", device="cpu", dtype="float32").model.state_dict()
     wanted = from_state_dict(state, "dinov2_reg", heads=4)(torch.ones(1, 3, 16, 24)).feature_map
@@ -555,7 +556,7 @@ UNREADABLE = ("storage class", "codecs", "extension", "long text", "long bytes",
 
 
 def test_the_names_that_can_be_called_are_these_and_no_others() -> None:
-    from encoders.unpickle import _CALLS
+    from fewmatch.encoders.weights.unpickle import _CALLS
 
     assert sorted(_CALLS) == [
         "__builtin__.bytes",

@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from encoders.errors import InputError
-from encoders.video import VIDEO_EXTENSIONS, is_video, read_frames, video_facts
+from fewmatch.encoders.video import VIDEO_EXTENSIONS, is_video, read_frames, video_facts
+from fewmatch.errors import InputError
 
 WIDTH, HEIGHT, FRAMES, RATE = 64, 48, 23, 12.5
 
@@ -181,7 +181,7 @@ def test_opencv_says_nothing_beside_us(tmp_path: Path, video: Path) -> None:
     broken.write_bytes(b"\0" * 500)
     script = (
         "import sys, cv2\n"
-        "from encoders.video import read_frames\n"
+        "from fewmatch.encoders.video import read_frames\n"
         "before = cv2.utils.logging.getLogLevel()\n"
         "print(len(list(read_frames(sys.argv[1]))) > 0)\n"
         "try: read_frames(sys.argv[2])\n"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.batch import EpisodeBatch
 
 
 @dataclass

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders import InputError
-from fewshot import (
+from fewmatch.errors import InputError
+from fewmatch.fewshot import (
     Episodes,
     FeatureTable,
     load_episodes,
@@ -22,7 +22,7 @@ from fewshot import (
     save_episodes,
     table_of_images,
 )
-from fewshot.path_index import PathIndex
+from fewmatch.fewshot.splits.path_index import PathIndex
 
 NAMES = ["ant", "böe", "cat", "dog\udcff", "emu"]
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import fewshot.draws
-from encoders import InputError
-from fewshot import Episodes, sample_episodes
-from fewshot.draws import draw_distinct, draw_ragged, round_shares
+import fewmatch.fewshot.episodes.draws
+from fewmatch.errors import InputError
+from fewmatch.fewshot import Episodes, sample_episodes
+from fewmatch.fewshot.episodes.draws import draw_distinct, draw_ragged, round_shares
 
 
 @settings(max_examples=100, deadline=None)
@@ -341,13 +341,16 @@ def test_without_replacement_an_impossible_first_episode_is_refused() -> None:
 def test_ragged_draws_do_not_depend_on_how_they_are_swapped(rows: list[tuple[int, int]], seed: int) -> None:
     draws = np.array([n for n, _ in rows])
     population = np.array([n + more for n, more in rows]) + 1
-    kept = fewshot.draws._NUMBERS_WRITTEN, fewshot.draws._SWAPS_UNWRITTEN
+    kept = fewmatch.fewshot.episodes.draws._NUMBERS_WRITTEN, fewmatch.fewshot.episodes.draws._SWAPS_UNWRITTEN
     results = []
     try:
-        for fewshot.draws._NUMBERS_WRITTEN, fewshot.draws._SWAPS_UNWRITTEN in ((0, 0), (2**25, 0)):
+        for fewmatch.fewshot.episodes.draws._NUMBERS_WRITTEN, fewmatch.fewshot.episodes.draws._SWAPS_UNWRITTEN in (
+            (0, 0),
+            (2**25, 0),
+        ):
             results.append(draw_ragged(np.random.default_rng(seed), population, draws))
     finally:
-        fewshot.draws._NUMBERS_WRITTEN, fewshot.draws._SWAPS_UNWRITTEN = kept
+        fewmatch.fewshot.episodes.draws._NUMBERS_WRITTEN, fewmatch.fewshot.episodes.draws._SWAPS_UNWRITTEN = kept
     assert np.array_equal(*results)
     for drawn, n, below in zip(results[0], draws, population, strict=True):
         assert len(set(drawn[:n])) == n and (drawn[n:] == -1).all() and ((drawn[:n] >= 0) & (drawn[:n] < below)).all()

@@ -17,8 +17,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from encoders import InputError
-from fewshot import (
+from fewmatch.errors import InputError
+from fewmatch.fewshot import (
     METHODS,
     CenterProject,
     Labeller,
@@ -29,8 +29,8 @@ from fewshot import (
     WeightedKNN,
     center_table,
 )
-from fewshot.batch import EpisodeBatch
-from fewshot.centering import center_by, mean_vector
+from fewmatch.fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.centering import center_by, mean_vector
 
 CLASSIFIERS: list[type] = [NearestClassMean, WeightedKNN, RidgeProbe, LogisticProbe, LDAProbe]
 
@@ -264,8 +264,8 @@ def test_one_class_is_refused() -> None:
 
 def test_scikit_learn_is_loaded_only_when_an_estimator_is() -> None:
     code = (
-        "import sys, fewshot; fewshot.CENTERS; assert 'sklearn' not in sys.modules; "
-        "fewshot.WeightedKNN; assert 'sklearn' in sys.modules"
+        "import sys, fewmatch.fewshot; fewmatch.CENTERS; assert 'sklearn' not in sys.modules; "
+        "fewmatch.WeightedKNN; assert 'sklearn' in sys.modules"
     )
     root = Path(__file__).parent.parent.parent
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)

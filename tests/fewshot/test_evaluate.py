@@ -16,12 +16,12 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 import naive
 
-from encoders import InputError
-from fewshot import CENTERS, Episodes, evaluate, sample_episodes
-from fewshot.centering import TRANSDUCTIVE, ZeroVectorError
-from fewshot.methods.ncm import METRICS
-from fewshot.methods.ncm_raw import RawNearestMean
-from fewshot.report import mean_and_interval
+from fewmatch.errors import InputError
+from fewmatch.fewshot import CENTERS, Episodes, evaluate, sample_episodes
+from fewmatch.fewshot.centering import TRANSDUCTIVE, ZeroVectorError
+from fewmatch.fewshot.methods.ncm import METRICS
+from fewmatch.fewshot.methods.ncm_raw import RawNearestMean
+from fewmatch.fewshot.report import mean_and_interval
 
 
 def data(
@@ -83,8 +83,8 @@ def test_torch_and_numpy_float32_and_float64_agree() -> None:
 
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from fewshot import evaluate as function
-    from fewshot.evaluation import _CHUNK_BYTES
+    from fewmatch.fewshot import evaluate as function
+    from fewmatch.fewshot.evaluation import _CHUNK_BYTES
 
     x, labels = data(seed=3)
     episodes = sample_episodes(labels, ways=4, shots=2, queries=5, episodes=33, seed=1)
@@ -212,7 +212,7 @@ def test_feature_centring_is_the_projection_along_the_ones() -> None:
     a = x / np.linalg.norm(x, axis=1, keepdims=True)
     projected = a @ (np.eye(13) - np.full((13, 13), 1 / 13))
     projected /= np.linalg.norm(projected, axis=1, keepdims=True)
-    from fewshot import center_table
+    from fewmatch.fewshot import center_table
 
     assert np.abs(center_table(torch.from_numpy(x), "feature").numpy() - projected).max() < 1e-12
 
@@ -278,7 +278,7 @@ def test_vectors_without_direction_are_an_error_not_nan(center: str) -> None:
 
 
 def test_one_support_in_all_and_one_query_are_refused_by_name() -> None:
-    from fewshot import center_episodes
+    from fewmatch.fewshot import center_episodes
 
     one, two = torch.randn(1, 1, 4), torch.randn(1, 2, 4)
     with pytest.raises(ZeroVectorError, match="needs two supports"):

@@ -12,11 +12,12 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import naive
 
-from encoders import InputError
-from fewshot import METHODS, Labeller, held_out
-from fewshot.centering import ZeroVectorError
-from fewshot.held_out import held_out_rows, held_out_scores, likeliest_temperature
-from fewshot.rejection import held_out_similarity, known_classes, threshold_accepting
+from fewmatch.errors import InputError
+from fewmatch.fewshot import METHODS, Labeller
+from fewmatch.fewshot.centering import ZeroVectorError
+from fewmatch.fewshot.labelling import held_out
+from fewmatch.fewshot.labelling.held_out import held_out_rows, held_out_scores, likeliest_temperature
+from fewmatch.fewshot.labelling.rejection import held_out_similarity, known_classes, threshold_accepting
 
 
 def data(seed: int, dims: int = 7) -> tuple[np.ndarray, np.ndarray]:

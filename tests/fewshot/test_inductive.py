@@ -15,10 +15,10 @@ from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from encoders.errors import InputError
-from fewshot.batch import EpisodeBatch
-from fewshot.methods import METHODS
-from fewshot.methods.lda import LEAST_AUTO, ledoit_wolf
+from fewmatch.errors import InputError
+from fewmatch.fewshot.batch import EpisodeBatch
+from fewmatch.fewshot.methods import METHODS
+from fewmatch.fewshot.methods.lda import LEAST_AUTO, ledoit_wolf
 
 METHODS_HERE = ("simpleshot-un", "simpleshot-l2n", "knn", "ridge", "logistic", "lda")
 
@@ -343,7 +343,7 @@ def test_logistic_of_float32_products() -> None:
 
 
 def test_too_few_steps_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys.modules["fewshot.methods.logistic"], "_NEWTON_STEPS", 1)
+    monkeypatch.setattr(sys.modules["fewmatch.fewshot.methods.logistic"], "_NEWTON_STEPS", 1)
     batch = batch_of([an_episode(np.random.default_rng(), [5] * 5, 2, 30)])
     with pytest.raises(InputError, match="logistic: no optimum found in 1 Newton steps with C 10: take a smaller one"):
         METHODS["logistic"].scores(batch, C=10.0)

@@ -12,9 +12,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import naive
 
-from encoders import InputError
-from fewshot import CENTERS, Labeller
-from fewshot.centering import TRANSDUCTIVE, ZeroVectorError
+from fewmatch.errors import InputError
+from fewmatch.fewshot import CENTERS, Labeller
+from fewmatch.fewshot.centering import TRANSDUCTIVE, ZeroVectorError
 
 
 def data(seed: int = 0, dims: int = 9) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:

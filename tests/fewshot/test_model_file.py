@@ -12,10 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from encoders import InputError
-from encoders.identity import canonical
-from fewshot import METHODS, Labeller
-from fewshot.model_file import _checksum, load_labeller, save_labeller
+from fewmatch.encoders.identity import canonical
+from fewmatch.errors import InputError
+from fewmatch.fewshot import METHODS, Labeller
+from fewmatch.fewshot.labelling.model_file import _checksum, load_labeller, save_labeller
 
 KEY = {"encoder": {"name": "mini", "digest": "abc"}, "layer": "last"}
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from encoders.errors import InputError
-from fewshot import Episodes, evaluate, paired, sample_episodes, sample_open_episodes, sample_variable_episodes
-from fewshot.new_images import _Queries, new_images_interval
+from fewmatch.errors import InputError
+from fewmatch.fewshot import Episodes, evaluate, paired, sample_episodes, sample_open_episodes, sample_variable_episodes
+from fewmatch.fewshot.new_images import _Queries, new_images_interval
 
 #: 97.5 % quantiles of Student's t, from tables.
 T_4, T_INFINITE = 2.7764, 1.96

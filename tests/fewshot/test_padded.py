@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import fewshot.evaluation
-from encoders.errors import InputError
-from fewshot import METHODS, Episodes, evaluate
-from fewshot.centering import CENTERS
+import fewmatch.fewshot.evaluation
+from fewmatch.errors import InputError
+from fewmatch.fewshot import METHODS, Episodes, evaluate
+from fewmatch.fewshot.centering import CENTERS
 from tests.fewshot.naive import centered, squared_distances
 
 OWN_MEANS = tuple(center for center in CENTERS if center != "base")
@@ -75,8 +75,8 @@ def test_padding_and_chunks_change_nothing_for_any_method(method: str, monkeypat
         full = (episodes.query >= 0).sum(axis=(1, 2)) > 1
         episodes = Episodes(episodes.classes[full], episodes.support[full], episodes.query[full])
     whole = evaluate(x, labels, episodes, method=method, options=steps, base=base, keep_scores=True)
-    monkeypatch.setattr(fewshot.evaluation, "_CHUNK_BYTES", {"cpu": 1})
-    monkeypatch.setattr(fewshot.evaluation, "_GRAM_BYTES", {"cpu": 1})
+    monkeypatch.setattr(fewmatch.fewshot.evaluation, "_CHUNK_BYTES", {"cpu": 1})
+    monkeypatch.setattr(fewmatch.fewshot.evaluation, "_GRAM_BYTES", {"cpu": 1})
     single = evaluate(x, labels, episodes, method=method, options=steps, base=base, keep_scores=True)
     assert whole.scores is not None and single.scores is not None
     asked = (episodes.query >= 0).reshape(len(episodes), -1)

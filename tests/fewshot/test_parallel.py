@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fewshot.parallel import in_chunks
+from fewmatch.fewshot.parallel import in_chunks
 
 CPU = torch.device("cpu")
 

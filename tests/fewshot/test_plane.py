@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 import naive
 
-from encoders import InputError
-from fewshot import CENTERS, EpisodePlane, Episodes, episode_plane, evaluate, sample_episodes
-from fewshot.centering import ZeroVectorError
-from fewshot.methods.ncm import METRICS
-from fewshot.plane import episode_planes
+from fewmatch.errors import InputError
+from fewmatch.fewshot import CENTERS, EpisodePlane, Episodes, episode_plane, evaluate, sample_episodes
+from fewmatch.fewshot.centering import ZeroVectorError
+from fewmatch.fewshot.methods.ncm import METRICS
+from fewmatch.fewshot.plane import episode_planes
 
 
 def data(
@@ -105,7 +105,7 @@ def shared_pictures() -> tuple[np.ndarray, np.ndarray]:
     import skimage.data
     import torch
 
-    from encoders import load
+    from fewmatch.encoders import load
 
     encoder = load("mini", device="cpu")
     crops, labels = [], []

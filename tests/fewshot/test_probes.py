@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 
-from encoders import InputError
-from fewshot import ProbeResult, ProbeSet, few_shot_probe, hold_out, knn_probe, logistic_probe
-from fewshot.neighbours import nearest, votes
-from fewshot.probes import C_GRID, FewShotResult, draw_per_class
+from fewmatch.errors import InputError
+from fewmatch.fewshot import ProbeResult, ProbeSet, few_shot_probe, hold_out, knn_probe, logistic_probe
+from fewmatch.fewshot.probes.neighbours import nearest, votes
+from fewmatch.fewshot.probes.probes import C_GRID, FewShotResult, draw_per_class
 
 
 def blobs(n: int, classes: int, seed: int, dims: int = 6, noise: float = 0.9) -> ProbeSet:
@@ -222,7 +222,7 @@ def test_without_images_to_choose_on_c_is_one() -> None:
 
 
 def test_a_fit_that_does_not_converge_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewshot.probes._MAX_ITERATIONS", 1)
+    monkeypatch.setattr("fewmatch.fewshot.probes.probes._MAX_ITERATIONS", 1)
     train, test = blobs(60, 3, 18), blobs(20, 3, 19)
     result = logistic_probe(train, test, classes=3, val=test, grid=(1e-6, 100.0))
     assert 100.0 in result.settings["unconverged"]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, log_loss, roc_auc_score, roc_curve
 
-from encoders.errors import InputError
-from fewshot import Episodes, Report, evaluate, paired, sample_episodes
-from fewshot.calibration import BINS, fit_temperature, measure_calibration, reliability, scored
-from fewshot.mistakes import confusion
-from fewshot.open_set import area_under_roc, false_positives_at_95, sample_open_episodes, unknown_detection
+from fewmatch.errors import InputError
+from fewmatch.fewshot import Episodes, Report, evaluate, paired, sample_episodes
+from fewmatch.fewshot.calibration import BINS, fit_temperature, measure_calibration, reliability, scored
+from fewmatch.fewshot.mistakes import confusion
+from fewmatch.fewshot.open_set import area_under_roc, false_positives_at_95, sample_open_episodes, unknown_detection
 from tests.fewshot.test_padded import ragged
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders import InputError
-from fewshot import (
+from fewmatch.errors import InputError
+from fewmatch.fewshot import (
     FeatureTable,
     Split,
     check_disjoint,
@@ -22,7 +22,7 @@ from fewshot import (
     restrict_images,
     table_of_images,
 )
-from fewshot.known_splits import CIFAR_100
+from fewmatch.fewshot.splits.known import CIFAR_100
 
 CUB = [f"{i + 1:03d}.Bird_{'abcdefghij'[i // 20]}{'klmnopqrstuvwxyzabcd'[i % 20]}" for i in range(200)]
 CIFAR = sorted(CIFAR_100)

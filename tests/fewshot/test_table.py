@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from encoders import InputError
-from fewshot import read_npz, table_of_images
+from fewmatch.errors import InputError
+from fewmatch.fewshot import read_npz, table_of_images
 
 X = np.arange(12, dtype=np.float32).reshape(4, 3)
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 import naive_transductive as naive
 
-from fewshot.methods import METHODS
-from fewshot.methods.pt_map import transport
+from fewmatch.fewshot.methods import METHODS
+from fewmatch.fewshot.methods.transductive.pt_map import transport
 
 #: Per method: its definition, options to try it with (all of them somewhere), and whether its scores are log-probabilities.
 TRIED: dict[str, tuple[Any, list[dict[str, Any]], bool]] = {

@@ -16,9 +16,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent))
 import naive_transductive as naive
 
-from encoders import InputError
-from fewshot.centering import CENTERS
-from fewshot.methods import METHODS
+from fewmatch.errors import InputError
+from fewmatch.fewshot.centering import CENTERS
+from fewmatch.fewshot.methods import METHODS
 
 #: Few iterations where a method takes many: these tests are about other things.
 QUICK: dict[str, dict[str, Any]] = {

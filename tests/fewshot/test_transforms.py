@@ -9,9 +9,9 @@ import torch
 from safetensors.numpy import load, save
 from sklearn.decomposition import PCA, FastICA
 
-from encoders.errors import InputError
-from fewshot.ensemble import concatenate
-from fewshot.transforms import Transforms, fit_transforms
+from fewmatch.errors import InputError
+from fewmatch.fewshot.ensemble import concatenate
+from fewmatch.fewshot.transforms import Transforms, fit_transforms
 
 
 def some(n: int, d: int, seed: int | None = None) -> np.ndarray:
@@ -113,7 +113,7 @@ def test_ica_is_scikit_learns() -> None:
 
 
 def test_ica_that_does_not_converge_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fewshot.transform_fits._ICA_STEPS", 1)
+    monkeypatch.setattr("fewmatch.fewshot.transform_fits._ICA_STEPS", 1)
     with pytest.raises(InputError, match=r"ica=4: no independent components found in 1 steps .* take fewer"):
         fit_transforms("ica=4", some(60, 6))
 
@@ -165,7 +165,7 @@ def test_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows are worked on in portions, none of which may show, not even in what is fitted or in the number of a bad row."""
     base, x = some(23, 5), some(11, 5)
     whole = fit_transforms("unit,center,pca=3", base)(x)
-    monkeypatch.setattr("fewshot.transforms._ROWS", 4)
+    monkeypatch.setattr("fewmatch.fewshot.transforms._ROWS", 4)
     np.testing.assert_allclose(fit_transforms("unit,center,pca=3", base)(x), whole, rtol=1e-5, atol=1e-6)
     assert fit_transforms("unit,center,pca=3", base)(x[:0]).shape == (0, 3)
     x[9] = 0

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders import InputError
-from fewshot import Episodes, sample_variable_episodes
-from fewshot.draws import draw_classes
+from fewmatch.errors import InputError
+from fewmatch.fewshot import Episodes, sample_variable_episodes
+from fewmatch.fewshot.episodes.draws import draw_classes
 
 
 def by_the_rule(

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from fewshot import EpisodePlane, Episodes, episode_plane, sample_episodes
-from fewshot.centering import CENTERS
-from fewshot.plane import episode_planes
-from figures.page.plane import EpisodeImage, plane_page
+from fewmatch.fewshot import EpisodePlane, Episodes, episode_plane, sample_episodes
+from fewmatch.fewshot.centering import CENTERS
+from fewmatch.fewshot.plane import episode_planes
+from fewmatch.figures.page.plane import EpisodeImage, plane_page
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

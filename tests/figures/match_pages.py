@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from encoders.frame import crop_frame, dense_frame, padded_frame, with_stride
-from figures.page.correspondence import MatchPageImage, match_page
-from matching import Matches, match
+from fewmatch.encoders.frame import crop_frame, dense_frame, padded_frame, with_stride
+from fewmatch.figures.page.correspondence import MatchPageImage, match_page
+from fewmatch.matching import Matches, match
 
 
 @dataclass

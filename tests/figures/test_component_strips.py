@@ -11,9 +11,9 @@ import matplotlib
 import numpy as np
 import pytest
 
-from encoders.frame import resized_frame
-from figures import MappedImage, save_figure
-from figures.component_strips import MOST_COMPONENTS, MOST_STRIPS, strip_colours, strips_figure
+from fewmatch.encoders.frame import resized_frame
+from fewmatch.figures import MappedImage, save_figure
+from fewmatch.figures.component_strips import MOST_COMPONENTS, MOST_STRIPS, strip_colours, strips_figure
 
 sys.path.insert(0, str(Path(__file__).parent))
 from lettering_checks import check_letters

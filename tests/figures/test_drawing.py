@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from figures import pencil_drawing
+from fewmatch.figures import pencil_drawing
 
 
 @pytest.mark.parametrize("level", [0, 90, 255])

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from encoders.frame import ResizeRule, resized_frame
-from figures import MappedImage, feature_map_figure, save_figure
-from figures.feature_maps import MOST_IMAGES
+from fewmatch.encoders.frame import ResizeRule, resized_frame
+from fewmatch.figures import MappedImage, feature_map_figure, save_figure
+from fewmatch.figures.feature_maps import MOST_IMAGES
 
 
 def item(width: int, height: int, rule: ResizeRule = "keep", name: str = "", foreground: bool = False) -> MappedImage:

@@ -14,11 +14,11 @@ from matplotlib.collections import LineCollection, PathCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from encoders.errors import InputError
-from figures.keypoints import confidence_text, keypoint_figure, keypoint_sheet, review_order
-from figures.palette import class_colours
-from figures.sheet import save_figure
-from matching.keypoints import Keypoints
+from fewmatch.errors import InputError
+from fewmatch.figures.keypoints import confidence_text, keypoint_figure, keypoint_sheet, review_order
+from fewmatch.figures.sheet import save_figure
+from fewmatch.figures.style.palette import class_colours
+from fewmatch.labels.keypoints import Keypoints
 
 sys.path.insert(0, str(Path(__file__).parent))
 from lettering_checks import check_letters

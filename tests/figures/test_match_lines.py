@@ -14,12 +14,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from encoders.frame import resized_frame
-from figures import MappedImage, MatchedPair, match_figure, save_figure
-from figures.match_lines import LINE_COLOURS, MOST_NUMBERED, position_colours, score_colours
-from figures.palette import ASIDE, RIGHT, WRONG
-from matching import Matches
-from matching.geometry import Geometry
+from fewmatch.encoders.frame import resized_frame
+from fewmatch.figures import MappedImage, MatchedPair, match_figure, save_figure
+from fewmatch.figures.match_lines import LINE_COLOURS, MOST_NUMBERED, position_colours, score_colours
+from fewmatch.figures.style.palette import ASIDE, RIGHT, WRONG
+from fewmatch.matching import Matches
+from fewmatch.matching.geometry.geometry import Geometry
 
 sys.path.insert(0, str(Path(__file__).parent))
 from lettering_checks import check_letters

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.errors import InputError
-from encoders.frame import dense_frame
-from figures.page import correspondence
-from figures.page.correspondence import MatchPageImage, match_page
-from matching.geometry import Geometry
+from fewmatch.encoders.frame import dense_frame
+from fewmatch.errors import InputError
+from fewmatch.figures.page import correspondence
+from fewmatch.figures.page.correspondence import MatchPageImage, match_page
+from fewmatch.matching.geometry.geometry import Geometry
 
 sys.path.insert(0, str(Path(__file__).parent))
 from episode_pages import CLEAN, HOSTILE

@@ -14,7 +14,7 @@ import pytest
 from browser import Browser
 from matplotlib import colormaps
 
-from matching.geometry import Geometry
+from fewmatch.matching.geometry.geometry import Geometry
 
 sys.path.insert(0, str(Path(__file__).parent))
 from episode_pages import CLEAN, HOSTILE

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.path import Path as Outline
 from PIL import Image
 
-from fewshot import EpisodePlane, episode_plane, sample_episodes
-from figures import TellingImage, plane_figure, save_figure, telling_images
-from figures.lettering import cut, wrapped
-from figures.palette import class_colours
-from figures.placement import Paper, line_end
-from figures.plane import region
-from figures.telling import explain
+from fewmatch.fewshot import EpisodePlane, episode_plane, sample_episodes
+from fewmatch.figures import TellingImage, plane_figure, save_figure, telling_images
+from fewmatch.figures.notable import explain
+from fewmatch.figures.placement import Paper, line_end
+from fewmatch.figures.plane import region
+from fewmatch.figures.style.lettering import cut, wrapped
+from fewmatch.figures.style.palette import class_colours
 
 
 def episode(ways: int, shots: int, queries: int, seed: int = 0, dims: int = 24, noise: float = 1.0) -> EpisodePlane:

@@ -18,14 +18,14 @@ import pytest
 from matplotlib.path import Path as Outline
 from PIL import Image
 
-from fewshot import EpisodePlane
-from fewshot.centering import ZeroVectorError
-from fewshot.plane import episode_planes
-from figures.page.document import html_document, script_json
-from figures.page.plane import EpisodeImage, plane_page
-from figures.page.thumbnails import thumbnail, thumbnail_side
-from figures.palette import class_colours
-from figures.telling import explain
+from fewmatch.fewshot import EpisodePlane
+from fewmatch.fewshot.centering import ZeroVectorError
+from fewmatch.fewshot.plane import episode_planes
+from fewmatch.figures.notable import explain
+from fewmatch.figures.page.document import html_document, script_json
+from fewmatch.figures.page.plane import EpisodeImage, plane_page
+from fewmatch.figures.page.thumbnails import thumbnail, thumbnail_side
+from fewmatch.figures.style.palette import class_colours
 
 sys.path.insert(0, str(Path(__file__).parent))
 from episode_pages import CLEAN, HOSTILE, digits, embedded, hostile, make

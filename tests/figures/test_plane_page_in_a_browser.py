@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from browser import Browser
 
-from fewshot.plane import episode_planes
-from figures.telling import explain
+from fewmatch.fewshot.plane import episode_planes
+from fewmatch.figures.notable import explain
 
 sys.path.insert(0, str(Path(__file__).parent))
 from episode_pages import CLEAN, HOSTILE, Episode, digits, embedded, hostile, make

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from figures.page.report import Section, report_page
+from fewmatch.figures.page.report import Section, report_page
 
 
 class Page(HTMLParser):

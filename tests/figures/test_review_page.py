@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 import pytest
 
-from encoders.errors import InputError
-from figures.keypoints import confidence_text, review_order
-from figures.page import review
-from figures.page.review import review_page
-from matching.keypoint_suggest import image_confidence
-from matching.keypoints import Keypoints
+from fewmatch.errors import InputError
+from fewmatch.figures.keypoints import confidence_text, review_order
+from fewmatch.figures.page import review
+from fewmatch.figures.page.review import review_page
+from fewmatch.labels.keypoints import Keypoints
+from fewmatch.matching.keypoints.suggest import image_confidence
 
 sys.path.insert(0, str(Path(__file__).parent))
 from episode_pages import CLEAN, HOSTILE

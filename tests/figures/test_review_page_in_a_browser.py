@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from browser import Browser
 
-from figures.keypoints import review_order
-from figures.page.review import review_page
-from matching.annotations.reading import read_labels
-from matching.keypoints import Keypoints
+from fewmatch.figures.keypoints import review_order
+from fewmatch.figures.page.review import review_page
+from fewmatch.labels.keypoints import Keypoints
+from fewmatch.labels.reading import read_labels
 
 sys.path.insert(0, str(Path(__file__).parent))
 from episode_pages import HOSTILE

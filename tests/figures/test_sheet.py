@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from figures import contact_sheet, save_figure
+from fewmatch.figures import contact_sheet, save_figure
 
 PICTURES = [np.full((20, 30, 3), 200, np.uint8), np.full((50, 10, 3), 90, np.uint8), np.full((1, 1, 3), 10, np.uint8)]
 

@@ -13,13 +13,13 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
-from encoders.frame import resized_frame
-from figures import save_figure
-from figures.match_lines import position_colours
-from figures.palette import RIGHT, WRONG, class_colours
-from figures.similarity import MOST_POINTS, MOST_SHOWN, SimilarImage, similarity_figure
-from figures.transferred_points import TransferredPoints, transfer_figure
-from matching.similarity import sharpened
+from fewmatch.encoders.frame import resized_frame
+from fewmatch.figures import save_figure
+from fewmatch.figures.match_lines import position_colours
+from fewmatch.figures.similarity import MOST_POINTS, MOST_SHOWN, SimilarImage, similarity_figure
+from fewmatch.figures.style.palette import RIGHT, WRONG, class_colours
+from fewmatch.figures.transferred_points import TransferredPoints, transfer_figure
+from fewmatch.matching.similarity import sharpened
 
 sys.path.insert(0, str(Path(__file__).parent))
 from lettering_checks import check_letters

@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from figures import save_figure
-from figures.warp import WarpedPair, polar_colours, warp_figure
-from matching.flow import Flow, warp
+from fewmatch.figures import save_figure
+from fewmatch.figures.warp import WarpedPair, polar_colours, warp_figure
+from fewmatch.matching.flow import Flow, warp
 
 
 def made_flow(size: tuple[int, int], to: tuple[int, int], seed: int = 0) -> Flow:

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 import scipy.io
 
-from matching.benchmarks.pair import BenchmarkPair, Box
+from fewmatch.matching.benchmarks.pair import BenchmarkPair, Box
 
 #: Pictures by the stem of their file: (H, W, 3) uint8.
 Pictures = Mapping[str, np.ndarray]

@@ -14,11 +14,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import matching.ambiguity as ambiguity
-import matching.blocks as blocks
-import matching.matches as matches_module
-from encoders import Frame, InputError
-from matching import Matches, match
+from fewmatch.encoders import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching import Matches, ambiguity, match
+from fewmatch.matching import matches as matches_module
+from fewmatch.matching.nearest import blocks
 
 PROPERTY = settings(deadline=None, database=None, max_examples=15)
 Place = tuple[int, int]

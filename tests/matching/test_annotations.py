@@ -11,22 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders.errors import InputError
-from encoders.names import same_name
-from matching.annotations import coco, deeplabcut, points_csv
-from matching.annotations.labels import Labels
-from matching.annotations.layouts import (
-    FORMATS,
-    CocoLayout,
-    DeepLabCutLayout,
-    Layout,
-    PointsLayout,
-    format_of,
-    layout_for,
-)
-from matching.annotations.reading import read_labels
-from matching.annotations.writing import write_keypoints
-from matching.keypoints import Keypoints
+from fewmatch.errors import InputError
+from fewmatch.labels import coco, deeplabcut, points_csv
+from fewmatch.labels.keypoints import Keypoints
+from fewmatch.labels.labels import Labels
+from fewmatch.labels.layouts import FORMATS, CocoLayout, DeepLabCutLayout, Layout, PointsLayout, format_of, layout_for
+from fewmatch.labels.reading import read_labels
+from fewmatch.labels.writing import write_keypoints
+from fewmatch.names import same_name
 
 
 def write(path: Path, content: str | bytes) -> Path:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from encoders.errors import InputError
-from matching.annotations.labels import Labels, SkippedLabel
-from matching.annotations.locating import keep_inside, locate_images
-from matching.annotations.merging import merge_labels
-from matching.annotations.reading import read_labels
+from fewmatch.errors import InputError
+from fewmatch.labels.labels import Labels, SkippedLabel
+from fewmatch.labels.merging import merge_labels
+from fewmatch.labels.reading import read_labels
+from fewmatch.matching.keypoints.locating import keep_inside, locate_images
 
 HEADER = "scorer,ann,ann,ann,ann\nbodyparts,nose,nose,tail,tail\ncoords,x,y,x,y\n"
 GOOD = "good.png,1,2,3,4\n"

@@ -13,8 +13,8 @@ import pytest
 import scipy.io
 from benchmark_folders import a_pair, plain
 
-from encoders.errors import InputError
-from matching.benchmarks.reading import BENCHMARKS, read_benchmark
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks.reading import BENCHMARKS, read_benchmark
 
 PICTURES = {name: plain(20, 10, 40 * n) for n, name in enumerate("abcd")}
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from benchmark_folders import AP10K, a_pair
 
-from encoders.errors import InputError
-from matching.benchmarks.limiting import limited
-from matching.benchmarks.pair import Benchmark
-from matching.benchmarks.twins import twins_by_number, twins_of
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks.left_right import twins_by_number, twins_of
+from fewmatch.matching.benchmarks.limiting import limited
+from fewmatch.matching.benchmarks.pair import Benchmark
 
 
 def benchmark(categories: str) -> Benchmark:
@@ -87,7 +87,7 @@ def test_twins() -> None:
 def test_pictures_of_made_up_benchmarks_keep_their_pixels(tmp_path: Path) -> None:
     from benchmark_folders import picture
 
-    from encoders.images import read_image
+    from fewmatch.encoders.images import read_image
 
     rgb = np.random.default_rng().integers(0, 256, (5, 7, 3), np.uint8)
     for name, ending in (("a.jpg", ".png"), ("a.png", ".png"), ("a.ppm", ".ppm")):

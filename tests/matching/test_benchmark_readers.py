@@ -13,11 +13,11 @@ import pytest
 import scipy.io
 from benchmark_folders import a_pair, plain
 
-from encoders.errors import InputError
-from encoders.images import read_image
-from matching.benchmarks import ap10k
-from matching.benchmarks.pair import Benchmark, BenchmarkPair
-from matching.benchmarks.reading import BENCHMARKS, read_benchmark
+from fewmatch.encoders.images import read_image
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks import ap10k
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair
+from fewmatch.matching.benchmarks.reading import BENCHMARKS, read_benchmark
 
 PICTURES = {name: plain(20 + n, 10 + n, 40 * n + 5) for n, name in enumerate("abcd")}
 
@@ -624,7 +624,7 @@ def test_kinds_and_their_options(tmp_path: Path) -> None:
 def test_every_module_declares_its_coordinates(kind: str) -> None:
     import importlib
 
-    module = importlib.import_module(f"matching.benchmarks.{kind.replace('-', '_')}")
+    module = importlib.import_module(f"fewmatch.matching.benchmarks.{kind.replace('-', '_')}")
     assert module.ORIGIN in (0, 1) and module.CENTRE in (0.0, 0.5)
     assert "test" in module.SPLITS
 

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
-from encoders import Frame, InputError
-from matching.buddies import best_buddies
-from matching.matches import Matches, match
+from fewmatch.encoders import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.buddies import best_buddies
+from fewmatch.matching.matches import Matches, match
 
 PROPERTY = settings(deadline=None, database=None, max_examples=20)
 

@@ -12,11 +12,10 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import matching.blocks as blocks
-import matching.candidates as candidates
-from encoders import InputError
-from matching import mutual_nearest
-from matching.nearest import nearest_both_ways
+from fewmatch.errors import InputError
+from fewmatch.matching import mutual_nearest
+from fewmatch.matching.nearest import blocks, candidates
+from fewmatch.matching.nearest.nearest import nearest_both_ways
 
 HALVES = ["bfloat16", "float16"]
 PROPERTY = settings(deadline=None, database=None, max_examples=40)

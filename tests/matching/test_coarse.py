@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from encoders import Frame, InputError, encode_images
-from encoders.frame import RESIZE_RULES
-from matching import Matches, match
-from matching.coarse import coarse_to_fine, finer_points, pooled
-from matching.transfer import transfer_points
+from fewmatch.encoders import Frame, encode_images
+from fewmatch.encoders.frame import RESIZE_RULES
+from fewmatch.errors import InputError
+from fewmatch.matching import Matches, match
+from fewmatch.matching.coarse import coarse_to_fine, finer_points, pooled
+from fewmatch.matching.transfer import transfer_points
 
 Map = tuple[np.ndarray, Frame]
 PROPERTY = settings(deadline=None, database=None, max_examples=25)
@@ -132,7 +133,7 @@ def test_on_random_maps_and_in_both_directions(monkeypatch: pytest.MonkeyPatch) 
     back = coarse_to_fine(swapped, *frames, *fine[1], *fine[0])
     assert {(q, p) for p, q, _ in listed(back)} == {(p, q) for p, q, _ in listed(got)}
     assert back.confidence == pytest.approx(got.confidence, abs=1e-9)
-    monkeypatch.setattr("matching.coarse._PRODUCTS", 1)  # one coarse match at a time
+    monkeypatch.setattr("fewmatch.matching.coarse._PRODUCTS", 1)  # one coarse match at a time
     assert listed(coarse_to_fine(matches, *frames, *fine[0], *fine[1])) == listed(got)
     tensors = [torch.from_numpy(x) for x, _ in fine]
     assert listed(coarse_to_fine(matches, *frames, tensors[0], fine[0][1], tensors[1], fine[1][1])) == listed(got)

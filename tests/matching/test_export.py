@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders import Frame, InputError
-from matching import Matches
-from matching.export import (
+from fewmatch.encoders import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching import Matches
+from fewmatch.matching.export import (
     ImagePair,
     matches_csv,
     read_matches,
@@ -26,8 +27,8 @@ from matching.export import (
     to_csv,
     to_opencv,
 )
-from matching.geometry import Geometry
-from matching.verification import verified
+from fewmatch.matching.geometry.geometry import Geometry
+from fewmatch.matching.geometry.verification import verified
 
 PROPERTY = settings(deadline=None, database=None, max_examples=25)
 

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from encoders import Frame, InputError, encode_images
-from encoders.frame import RESIZE_RULES
-from matching.flow import Flow, dense_flow, warp
-from matching.flow_files import read_flow, write_flow
-from matching.transfer import transfer_points
+from fewmatch.encoders import Frame, encode_images
+from fewmatch.encoders.frame import RESIZE_RULES
+from fewmatch.errors import InputError
+from fewmatch.matching.flow import Flow, dense_flow, warp
+from fewmatch.matching.flow_files import read_flow, write_flow
+from fewmatch.matching.transfer import transfer_points
 
 Map = tuple[np.ndarray, Frame]
 PROPERTY = settings(deadline=None, database=None, max_examples=20)
@@ -122,7 +123,7 @@ def test_large_images_are_done_part_by_part(monkeypatch: pytest.MonkeyPatch) -> 
     a, b = rng.standard_normal((4, 5, 3)), rng.standard_normal((4, 5, 3))
     frame = Frame(53, 41, (4, 5), 8, 8, (40 / 53, 32 / 41))
     whole = dense_flow(a, frame, b, frame)
-    monkeypatch.setattr("matching.flow._PIXELS", 150)
+    monkeypatch.setattr("fewmatch.matching.flow._PIXELS", 150)
     parts = dense_flow(a, frame, b, frame)
     assert np.array_equal(parts.flow, whole.flow) and np.array_equal(parts.confidence, whole.confidence)
 

@@ -11,10 +11,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders import Frame, InputError
-from matching.foreground import FOREGROUNDS, ForegroundKind, foreground_masks
-from matching.matches import match
-from matching.pca import PatchPCA
+from fewmatch.encoders import Frame
+from fewmatch.errors import InputError
+from fewmatch.matching.foreground import FOREGROUNDS, ForegroundKind, foreground_masks
+from fewmatch.matching.matches import match
+from fewmatch.matching.pca.pca import PatchPCA
 
 PROPERTY = settings(deadline=None, database=None, max_examples=40)
 GRIDS = ((8, 9), (7, 12), (10, 6))

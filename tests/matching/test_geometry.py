@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from encoders import Frame, InputError, encode_images
-from matching import Matches, match
-from matching.geometry import GEOMETRIES, Geometry, fit_geometry, geometry_error, project
-from matching.verification import coverage, inliers_of, log_false_alarms, patch_length, verified
+from fewmatch.encoders import Frame, encode_images
+from fewmatch.errors import InputError
+from fewmatch.matching import Matches, match
+from fewmatch.matching.geometry.geometry import GEOMETRIES, Geometry, fit_geometry, geometry_error, project
+from fewmatch.matching.geometry.verification import coverage, inliers_of, log_false_alarms, patch_length, verified
 
 PROPERTY = settings(deadline=None, database=None, max_examples=40)
 PLANAR = ("homography", "affine")

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import skimage.data
 
-from matching import disparity_error, share_within, sift_matches
+from fewmatch.matching import disparity_error, share_within, sift_matches
 
 
 def test_disparity_error_is_its_definition() -> None:

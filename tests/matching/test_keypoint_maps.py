@@ -11,15 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders import InputError
-from encoders.frame import Frame, crop_frame, dense_frame, padded_frame, with_stride
-from matching.keypoint_maps import (
-    FINENESS,
-    CosineField,
-    centred_descriptors,
-    descriptors_at,
-    pixel_grid,
-)
+from fewmatch.encoders.frame import Frame, crop_frame, dense_frame, padded_frame, with_stride
+from fewmatch.errors import InputError
+from fewmatch.matching.keypoints.maps import FINENESS, CosineField, centred_descriptors, descriptors_at, pixel_grid
 
 ALL = slice(None)
 PROPERTY = settings(deadline=None, database=None, max_examples=40)

@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from matching.keypoint_peaks import CANDIDATES, contrasted, local_maxima, paired_peaks, peaks, soft_argmax
-from matching.keypoint_priors import log_density
+from fewmatch.matching.keypoints.peaks import CANDIDATES, contrasted, local_maxima, paired_peaks, peaks, soft_argmax
+from fewmatch.matching.keypoints.priors import log_density
 
 PROPERTY = settings(deadline=None, database=None, max_examples=60)
 SEEDS, SIDES = st.integers(0, 2**32), st.integers(1, 6)

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from encoders import InputError
-from encoders.frame import Frame, dense_frame, padded_frame
-from matching.keypoint_maps import View
-from matching.prototypes import part_prototypes
+from fewmatch.encoders.frame import Frame, dense_frame, padded_frame
+from fewmatch.errors import InputError
+from fewmatch.matching.keypoints.maps import View
+from fewmatch.matching.keypoints.prototypes import part_prototypes
 
 CENTERS = ["none", "image", "labelled"]
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from encoders import InputError
-from matching.keypoint_score import score_keypoints
-from matching.keypoint_suggest import DOUBTFUL, image_confidence, suggest_images
-from matching.keypoints import Keypoints
-from matching.visibility import best_threshold, visibility_thresholds
+from fewmatch.errors import InputError
+from fewmatch.labels.keypoints import Keypoints
+from fewmatch.matching.keypoints.score import score_keypoints
+from fewmatch.matching.keypoints.suggest import DOUBTFUL, image_confidence, suggest_images
+from fewmatch.matching.keypoints.visibility import best_threshold, visibility_thresholds
 
 PROPERTY = settings(deadline=None, database=None, max_examples=60)
 SEEDS = st.integers(0, 2**32)

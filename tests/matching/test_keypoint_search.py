@@ -14,12 +14,12 @@ import pytest
 import torch
 from patch_local import PatchLocalEncoder
 
-from encoders import InputError
-from encoders.frame import Frame, crop_frame, dense_frame, resample
-from matching.keypoint_maps import FINENESS, View, descriptors_at, pixel_grid
-from matching.keypoint_options import KeypointOptions
-from matching.keypoint_search import FoundParts, KeypointFinder, find_keypoints
-from matching.keypoints import Keypoints
+from fewmatch.encoders.frame import Frame, crop_frame, dense_frame, resample
+from fewmatch.errors import InputError
+from fewmatch.labels.keypoints import Keypoints
+from fewmatch.matching.keypoints.maps import FINENESS, View, descriptors_at, pixel_grid
+from fewmatch.matching.keypoints.options import KeypointOptions
+from fewmatch.matching.keypoints.search import FoundParts, KeypointFinder, find_keypoints
 
 ENCODER = PatchLocalEncoder(embed_dim=32)
 WIDTH, HEIGHT = 44, 36

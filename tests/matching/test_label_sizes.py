@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.errors import ImageError, InputError
-from encoders.images import image_size, read_image
-from matching.annotations.labels import Labels
-from matching.annotations.locating import compare_sizes, locate_images
-from matching.annotations.merging import merge_labels
-from matching.annotations.reading import read_labels
-from matching.annotations.writing import write_keypoints
-from matching.image_sizes import size_difference
-from matching.keypoints import Keypoints
+from fewmatch.encoders.images import image_size, read_image
+from fewmatch.errors import ImageError, InputError
+from fewmatch.labels.image_sizes import size_difference
+from fewmatch.labels.keypoints import Keypoints
+from fewmatch.labels.labels import Labels
+from fewmatch.labels.merging import merge_labels
+from fewmatch.labels.reading import read_labels
+from fewmatch.labels.writing import write_keypoints
+from fewmatch.matching.keypoints.locating import compare_sizes, locate_images
 
 EXIF_ORIENTATION = 274
 NAN = np.nan

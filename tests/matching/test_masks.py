@@ -12,9 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from encoders import Frame, ImageError, InputError
-from encoders.frame import RESIZE_RULES, resized_frame, with_stride
-from matching.masks import find_masks, move_mask, patch_mask, pixel_mask, read_mask
+from fewmatch.encoders import Frame
+from fewmatch.encoders.frame import RESIZE_RULES, resized_frame, with_stride
+from fewmatch.errors import ImageError, InputError
+from fewmatch.matching.masks import find_masks, move_mask, patch_mask, pixel_mask, read_mask
 
 PROPERTY = settings(deadline=None, database=None, max_examples=60)
 

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from encoders import Frame, InputError, encode_images, load
-from encoders.frame import RESIZE_RULES
-from matching import Matches, match
-from matching.geometry import Geometry
+from fewmatch.encoders import Frame, encode_images, load
+from fewmatch.encoders.frame import RESIZE_RULES
+from fewmatch.errors import InputError
+from fewmatch.matching import Matches, match
+from fewmatch.matching.geometry.geometry import Geometry
 
 Map = tuple[np.ndarray, Frame]
 Encode = Callable[..., Map]

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from encoders import Features, Frame, InputError, encode_images, load
-from encoders.frame import RESIZE_RULES
-from matching.masks import move_mask
-from matching.matches import match
-from matching.mirror import MIRROR_RULES, MirrorRule, choose_mirror
+from fewmatch.encoders import Features, Frame, encode_images, load
+from fewmatch.encoders.frame import RESIZE_RULES
+from fewmatch.errors import InputError
+from fewmatch.matching.masks import move_mask
+from fewmatch.matching.matches import match
+from fewmatch.matching.mirror import MIRROR_RULES, MirrorRule, choose_mirror
 
 PROPERTY = settings(deadline=None, database=None, max_examples=40)
 Map = tuple[np.ndarray, Frame]

@@ -19,11 +19,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import matching.blocks as blocks
-import matching.candidates as candidates
-from encoders import InputError
-from matching import mutual_nearest
-from matching.nearest import nearest_both_ways
+from fewmatch.errors import InputError
+from fewmatch.matching import mutual_nearest
+from fewmatch.matching.nearest import blocks, candidates
+from fewmatch.matching.nearest.nearest import nearest_both_ways
 
 Result = tuple[np.ndarray, np.ndarray, np.ndarray]
 #: Dot products of dyadic vectors are exact, so that everything but the normalisation is tested on these.

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.decomposition import PCA
 
-from encoders import Frame, InputError
-from encoders.catalogue import find
-from encoders.frame import padded_frame
-from matching import PatchPCA
-from matching.pca_source import PCA_CENTERS
-from matching.principal import border, mutual_information, otsu_threshold, sign_of
+from fewmatch.encoders import Frame
+from fewmatch.encoders.catalogue import find
+from fewmatch.encoders.frame import padded_frame
+from fewmatch.errors import InputError
+from fewmatch.matching import PatchPCA
+from fewmatch.matching.pca.principal import border, mutual_information, otsu_threshold, sign_of
+from fewmatch.matching.pca.source import PCA_CENTERS
 
 PROPERTY = settings(deadline=None, database=None, max_examples=60)
 ENCODER = {"name": "mini", "digest": "abc", "dtype": "float32", "layer": "last", "size": 128, "resize": "keep"}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from encoders import Frame
-from encoders.frame import padded_frame
-from matching import PatchPCA
-from matching.pca_styles import PCA_STYLES
-from matching.principal import border
+from fewmatch.encoders import Frame
+from fewmatch.encoders.frame import padded_frame
+from fewmatch.matching import PatchPCA
+from fewmatch.matching.pca.principal import border
+from fewmatch.matching.pca.styles import PCA_STYLES
 
 
 def made_maps(seed: int) -> Any:

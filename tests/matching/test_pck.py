@@ -12,14 +12,13 @@ import jaxtyping
 import numpy as np
 import pytest
 
-from encoders import InputError
-from encoders.errors import FewmatchError, OutputExistsError
-from matching.benchmarks.pair import Benchmark, BenchmarkPair
-from matching.pck_averages import mean_of_pairs, share_of_points
-from matching.pck_compare import compare_pck
-from matching.pck_convention import AVERAGES, Convention
-from matching.pck_presets import CUSTOMARY, PRESETS, choose_convention
-from matching.pck_records import (
+from fewmatch.errors import FewmatchError, InputError, OutputExistsError
+from fewmatch.matching.benchmarks.pair import Benchmark, BenchmarkPair
+from fewmatch.matching.benchmarks.pck.averages import mean_of_pairs, share_of_points
+from fewmatch.matching.benchmarks.pck.compare import compare_pck
+from fewmatch.matching.benchmarks.pck.convention import AVERAGES, Convention
+from fewmatch.matching.benchmarks.pck.presets import CUSTOMARY, PRESETS, choose_convention
+from fewmatch.matching.benchmarks.pck.records import (
     PairRecord,
     benchmark_digest,
     images_digest,
@@ -27,8 +26,8 @@ from matching.pck_records import (
     pair_inputs,
     run_key,
 )
-from matching.pck_report import PCKReport, pck
-from matching.pck_scoring import pair_threshold
+from fewmatch.matching.benchmarks.pck.report import PCKReport, pck
+from fewmatch.matching.benchmarks.pck.scoring import pair_threshold
 
 POINTS_A = np.array([[0.0, 0], [10, 40]])
 POINTS_B = np.array([[5.0, 6], [25, 12]])

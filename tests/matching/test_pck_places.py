@@ -14,15 +14,16 @@ from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from encoders import Frame, InputError, encode_images
-from matching.benchmarks.pair import BenchmarkPair
-from matching.coarse import finer_points, pooled
-from matching.pck_convention import Convention
-from matching.pck_places import EncodedImage, locate
-from matching.pck_presets import PRESETS, choose_convention
-from matching.pck_report import pck
-from matching.pck_scoring import score_pair
-from matching.transfer import transfer_points
+from fewmatch.encoders import Frame, encode_images
+from fewmatch.errors import InputError
+from fewmatch.matching.benchmarks.pair import BenchmarkPair
+from fewmatch.matching.benchmarks.pck.convention import Convention
+from fewmatch.matching.benchmarks.pck.places import EncodedImage, locate
+from fewmatch.matching.benchmarks.pck.presets import PRESETS, choose_convention
+from fewmatch.matching.benchmarks.pck.report import pck
+from fewmatch.matching.benchmarks.pck.scoring import score_pair
+from fewmatch.matching.coarse import finer_points, pooled
+from fewmatch.matching.transfer import transfer_points
 
 PROPERTY = settings(deadline=None, database=None, max_examples=10, phases=[Phase.generate])
 

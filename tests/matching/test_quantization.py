@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from encoders.errors import InputError
-from matching import quantization
-from matching.quantization import QuantizedDescriptors, cosine_error, quantize
+from fewmatch.errors import InputError
+from fewmatch.matching import quantization
+from fewmatch.matching.quantization import QuantizedDescriptors, cosine_error, quantize
 
 
 def drawn(rng: np.random.Generator, sizes: list[int], dims: int) -> list[np.ndarray]:

@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import Float
 
-from encoders import Frame, InputError
-from encoders.frame import padded_frame
-from matching.similarity import SHARPENINGS, sharpened, similarity_maps
-from matching.transfer import transfer_points
+from fewmatch.encoders import Frame
+from fewmatch.encoders.frame import padded_frame
+from fewmatch.errors import InputError
+from fewmatch.matching.similarity import SHARPENINGS, sharpened, similarity_maps
+from fewmatch.matching.transfer import transfer_points
 
 
 def frame_of(rows: int, columns: int) -> Frame:

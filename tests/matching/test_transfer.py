@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from patch_local import PatchLocalEncoder
 from PIL import Image
 
-from encoders import Frame, InputError, encode_images
-from encoders.frame import RESIZE_RULES, with_stride
-from matching.refinement import refine
-from matching.transfer import transfer_points
+from fewmatch.encoders import Frame, encode_images
+from fewmatch.encoders.frame import RESIZE_RULES, with_stride
+from fewmatch.errors import InputError
+from fewmatch.matching.refinement import refine
+from fewmatch.matching.transfer import transfer_points
 
 Map = tuple[np.ndarray, Frame]
 PROPERTY = settings(deadline=None, database=None, max_examples=25)

@@ -1,0 +1,1 @@
+"""Episodes: drawn in several ways, read and written."""

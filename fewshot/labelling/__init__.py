@@ -1,0 +1,1 @@
+"""New images labelled from a few labelled ones: what is kept of the examples, and what is said of each image."""

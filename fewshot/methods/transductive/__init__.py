@@ -1,0 +1,1 @@
+"""Methods that look at all queries of an episode together."""

@@ -1,0 +1,1 @@
+"""Published splits of data sets into classes or images for training, validation and testing."""

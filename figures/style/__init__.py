@@ -1,0 +1,1 @@
+"""Colours and text that all figures share."""

@@ -1,0 +1,1 @@
+"""The share of correct keypoints, with everything that decides the number."""

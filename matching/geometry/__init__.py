@@ -1,0 +1,1 @@
+"""Geometric models between two images, matches that agree with them, and what to compare matches with."""

@@ -1,0 +1,1 @@
+"""Few-shot keypoints: parts marked in a few images, found in others."""

@@ -1,0 +1,1 @@
+"""Nearest neighbours both ways, in blocks that fit into memory."""

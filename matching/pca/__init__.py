@@ -1,0 +1,1 @@
+"""Principal components of patches as colours."""
