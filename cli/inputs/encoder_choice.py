@@ -64,6 +64,8 @@ class EncodingChoice:
         from fewmatch.encoders import load, tapped
 
         name = self.encoder or DEFAULT_ENCODER
+        if self.made_with is not None and (self.said is None or self.said.encoder is None):
+            self._require_a_name(name)
         with shown(name) as (note, progress):
             encoder = load(
                 name,
@@ -78,6 +80,24 @@ class EncodingChoice:
         if encoder.source.get("family_from") != "catalogue":
             output.state.sources[encoder.digest, encoder.family] = encoder.source
         return tapped(encoder, self.layer or "last", raw=self.raw, facet=self.facet)
+
+    def _require_a_name(self, name: str) -> None:
+        """Refuse a store's or model's encoder that was loaded from a file: its name does not say where that is.
+
+        Raises:
+            InputError: how to say it.
+        """
+        from fewmatch.encoders import catalogue
+        from fewmatch.errors import InputError
+
+        if name.startswith("hf:") or any(record.name == name for record in catalogue.checkpoints()):
+            return
+        facts = self.made_with or {}
+        place = "hf:FOLDER" if facts.get("family") == "hf" else f"{facts.get('family') or 'FAMILY'}:PATH"
+        raise InputError(
+            f"the features at hand were made with {name}, weights of your own with the SHA-256 {str(facts.get('digest'))[:12]}…: "
+            f"name their file with -e {place}"
+        )
 
     def _require_the_same(self, encoder: FrozenEncoder | TappedEncoder) -> None:
         """Refuse an encoder that is not the one of the store or model at hand, though it may bear its name.

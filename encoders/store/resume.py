@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor
@@ -15,20 +16,24 @@ class EarlierRows:
     """Features of unchanged images in shards of an earlier run that the present list of images cuts differently."""
 
     def __init__(self, folder: Path, key: str, current: set[str]) -> None:
-        self._key = key
+        self._folder, self._key, self._current = folder, key, current
         self._open: tuple[Path, Shard | None] | None = None
-        #: By name of the image: rows of usable images, and where their features are.
-        self._index: dict[str, list[tuple[Row, Path, int]]] = {}
-        for path in sorted(path for path in folder.iterdir() if SHARD_NAME.fullmatch(path.name)):
+
+    @cached_property
+    def _index(self) -> dict[str, list[tuple[Row, Path, int]]]:
+        """By name of the image: rows of usable images, and where their features are. Read when it is first needed."""
+        index: dict[str, list[tuple[Row, Path, int]]] = {}
+        for path in sorted(path for path in self._folder.iterdir() if SHARD_NAME.fullmatch(path.name)):
             try:
-                rows = read_header(path, key)["rows"]
+                rows = read_header(path, self._key)["rows"]
             except StoreDamagedError:
                 continue
-            if path.name in current and not worth_another_try(rows):
+            if path.name in self._current and not worth_another_try(rows):
                 continue
             for position, row in enumerate(rows):
                 if row["status"] == "ok":
-                    self._index.setdefault(row["path"], []).append((row, path, position))
+                    index.setdefault(row["path"], []).append((row, path, position))
+        return index
 
     def contents(self, name: str) -> set[str]:
         """The SHA-256 of every content that the image of this name had."""

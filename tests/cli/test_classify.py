@@ -301,6 +301,14 @@ def test_a_model_says_what_was_decided_and_by_which_encoder(classify: Command, t
     save_labeller(labeller, model, key | {"encoder": key["encoder"] | {"digest": "0" * 64}})
     code, _, err = classify.run("--model", model, "--query", classify.made["new"], "--device", "cpu")
     assert code == 2 and "made with another encoder (encoder digest was 000" in err
+    own = key["encoder"] | {"name": "mine"}  # as `-e dinov2_reg:mine.pth` makes it
+    save_labeller(labeller, model, key | {"encoder": own})
+    code, _, err = classify.run("--model", model, "--query", classify.made["new"], "--device", "cpu")
+    assert (
+        code == 2
+        and "made with mine, weights of your own with the SHA-256 1f8a37fd5aa8…: name their file with -e dinov2_reg:PATH"
+        in err
+    )
     for broken in (None, {}, key | {"layer": 3}, key | {"encoder": {"name": "mini"}}, key | {"preprocessing": []}):
         save_labeller(labeller, model, broken)
         assert "does not say which encoder" in classify.refused("--model", model, support=False)
