@@ -120,6 +120,18 @@ def encoder_facts(encoder: Encoder) -> dict[str, Any]:
     return facts | ({} if stride == encoder.patch_size else {"stride": stride})
 
 
+def identity_at_any_size(key: Mapping[str, Any]) -> str | None:
+    """A digest of all that features depend on but the size, the resize rule and the decoder; None for keys that do not say it."""
+    if "architecture" not in key["encoder"]:
+        return None
+    part = {
+        "encoder": _without(key["encoder"], ("name",)),
+        "layer": key["layer"],
+        "preprocessing": _without(key["preprocessing"], ("dense", "rule")),
+    }
+    return key_digest(part)
+
+
 def stride_of(encoder: Encoder) -> int:
     """Pixels from one patch of an encoder to the next: its patch size, unless it says otherwise."""
     return int(getattr(encoder, "stride", None) or encoder.patch_size)
@@ -139,7 +151,7 @@ def _fingerprint(encoder: Encoder) -> str:
 
 
 def state_digest(state: Mapping[str, Tensor]) -> str:
-    """A digest of names, shapes and values, for weights that came from no file."""
+    """A digest of tensors by name: of their names, shapes, types and values."""
     total = hashlib.sha256()
     for key in sorted(state):
         total.update(f"{key} {tuple(state[key].shape)} {state[key].dtype}".encode())
@@ -147,8 +159,8 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return total.hexdigest()
 
 
-def _bytes(tensor: Tensor) -> bytes:
-    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
 
 
 def plain_json(value: Any) -> Any:

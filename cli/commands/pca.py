@@ -113,6 +113,7 @@ def pca(
 
     One basis and one range serve all images, so their colours can be compared; keep the basis to give other images the same colours.
     """
+    from fewmatch.encoders.identity import identity_at_any_size
     from fewmatch.errors import InputError
     from fewmatch.matching import PatchPCA
 
@@ -157,7 +158,9 @@ def pca(
         pages = None if out is None else figure_pages(out, len(found), strips is not None)
         for page in (pages or [])[1:]:
             output.check_target(page, overwrite)
-        facts = (encoder_json(found.key) or {}) | _identity(found.key)
+        # Maps of another size can be shown by a basis, so its identity is not the one of the whole key.
+        facts = {name: value for name, value in (encoder_json(found.key) or {}).items() if name != "identity"}
+        facts |= {} if (identity := identity_at_any_size(found.key)) is None else {"identity": identity}
         differs: dict[str, tuple[Any, Any]] = {}
         if used is None:
             plain = not foreground and style in (None, "fewmatch")
@@ -196,17 +199,6 @@ def pca(
             if written is not None:
                 output.note(f"wrote {output.printable(written)}")
         output.finish(bool(found.skipped))
-
-
-def _identity(key: dict[str, Any]) -> dict[str, str]:
-    """A digest of all that the features depend on but the size, the resize rule and the decoder; none for stores that do not say it."""
-    from fewmatch.encoders.identity import key_digest
-
-    if "architecture" not in key["encoder"]:
-        return {}
-    encoder = {name: value for name, value in key["encoder"].items() if name != "name"}
-    preparation = {name: value for name, value in key["preprocessing"].items() if name not in ("dense", "rule")}
-    return {"identity": key_digest({"encoder": encoder, "layer": key["layer"], "preprocessing": preparation})}
 
 
 def _display_size(encoder: Encoder) -> int | None:

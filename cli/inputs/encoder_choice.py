@@ -167,13 +167,15 @@ def _check_name(asked: str, facts: dict[str, Any], path: Path) -> None:
     from fewmatch.encoders.identity import file_digest
     from fewmatch.encoders.loading import split_family
 
-    family, place = split_family(asked)
+    family, place = ("hf", asked) if asked.startswith("hf:") else split_family(asked)
     file = Path(place.removeprefix("hf:"))
     record = next((record for record in catalogue.checkpoints() if record.name == place), None)
     digest = record.sha256 if record else None
-    if record is None and not family.startswith("hf") and (file.is_file() or (file / "model.safetensors").is_file()):
-        digest = file_digest(file if file.is_file() else file / "model.safetensors")
-    names = (place, file.stem, file.name) if record is None else (place,)
+    weights = file if file.is_file() else file / "model.safetensors"
+    if record is None and weights.is_file():
+        digest = file_digest(weights)
+    folder = weights.parent.name if weights.name == "model.safetensors" else file.name
+    names = (place, file.stem, file.name, folder) if record is None else (place,)
     if facts["name"] not in names:
         raise _made_with(path, "--encoder", facts["name"], asked)
     for what, wanted, got in (

@@ -32,7 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from fewmatch.encoders.frame import Frame
-from fewmatch.encoders.identity import FileState, canonical, key_digest, require_known_encoder
+from fewmatch.encoders.identity import FileState, canonical, key_digest, require_known_encoder, state_digest
 from fewmatch.errors import InputError, StoreDamagedError
 from fewmatch.writing import write_atomically
 
@@ -118,11 +118,7 @@ class Shard:
 
     def _is_sound(self, header: dict[str, Any]) -> bool:
         if "features" in header:  # schema 1: one checksum over everything
-            total = hashlib.sha256()
-            for name, tensor in sorted(self._tensors().items()):
-                total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-                total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-            return total.hexdigest() == str(header["features"])
+            return state_digest(self._tensors()) == str(header["features"])
         return [_sha256(self.global_repr), self._map_digests()] == [header["vectors"], header["maps"]]
 
     def _map_digests(self) -> list[str] | None:
@@ -259,7 +255,7 @@ class FeatureStore:
                 raise ValueError("its lines do not describe images")
         except (OSError, ValueError) as error:
             raise StoreDamagedError(
-                f"{path / MANIFEST} cannot be used ({error}): run `fewmatch encode` with its images again, which writes it anew "
+                f"{path / MANIFEST} cannot be used ({error}): run `fewmatch encode` with its images again, which replaces it "
                 "and computes nothing twice; labels come from class folders or from the column label of a CSV list"
             ) from error
         return cls(path, meta["key"], rows)

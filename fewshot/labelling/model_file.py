@@ -9,7 +9,6 @@ tensors               directions (w, d); mean (d,) float64 where one is subtract
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -22,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from fewmatch.encoders.identity import canonical
+from fewmatch.encoders.identity import canonical, state_digest
 from fewmatch.errors import InputError
 from fewmatch.fewshot.centering import check_center
 from fewmatch.fewshot.labelling.classifiers import (
@@ -80,7 +79,7 @@ def save_labeller(labeller: Labeller, path: str | os.PathLike[str], encoder: Map
         "temperature": dataclasses.asdict(fitted.temperature),
         "reject": None if fitted.reject is None else dataclasses.asdict(fitted.reject),
         "encoder": None if encoder is None else dict(encoder),
-        "sha256": _checksum(tensors),
+        "sha256": state_digest(tensors),
     }
     # One entry only: safetensors keeps metadata in a hash map, and several would be written in any order.
     return write_atomically(Path(path), safetensors.torch.save(tensors, {"fewmatch": canonical(header).decode()}))
@@ -110,7 +109,7 @@ def load_labeller(
             if not set(names) <= {"directions", "mean", "means", "weights", "bias", "support", "index"}:
                 raise _UnfitError("it holds other tensors than a labeller's")
             tensors = {name: file.get_tensor(name) for name in names}
-        if _checksum(tensors) != header["sha256"]:
+        if state_digest(tensors) != header["sha256"]:
             raise _UnfitError("its checksum differs")
         fitted = _fitted(header, {name: tensor.to(device) for name, tensor in tensors.items()})
         encoder = header["encoder"]
@@ -233,11 +232,3 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise _UnfitError("a name in it is no text")
     return value
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    total = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        total.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return total.hexdigest()

@@ -202,3 +202,27 @@ def test_a_file_whose_family_is_open_has_to_be_told_and_a_store_of_it_is_found_a
     assert command(capsys, "episodes", "store", *few, "-e", "dino:own.safetensors")[0] == 0
     code, _, err = command(capsys, "episodes", "store", *few, "-e", "dino:other.safetensors")
     assert code == 2 and "was made with --encoder own, not dino:other.safetensors" in err
+
+
+def test_a_store_is_compared_with_the_encoder_that_is_named_beside_it(tmp_path: Path) -> None:
+    from fewmatch.cli.inputs.encoder_choice import EncodingChoice
+    from fewmatch.encoders.identity import file_digest
+    from fewmatch.errors import InputError
+
+    weights = tmp_path / "own" / "model.safetensors"
+    weights.parent.mkdir()
+    weights.write_bytes(b"made up: only its digest is looked at")
+    facts = {"name": "own", "family": "dino", "digest": file_digest(weights), "dtype": "float32", "patch_size": 8}
+    key = {"encoder": facts, "layer": "last", "preprocessing": {"crop": 64, "rule": "crop"}, "decoder": 1}
+    for name in (weights.parent, weights, f"dino:{weights}", f"dino:{weights.parent}"):
+        EncodingChoice(str(name)).check(key, tmp_path)
+    for name, reason in (
+        (f"mae:{weights}", "the family dino, not mae"),
+        (f"hf:{weights.parent}", "the family dino, not hf"),  # the same file, run by other code
+        ("mini", "--encoder own, not mini"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            EncodingChoice(name).check(key, tmp_path)
+    weights.write_bytes(b"other weights under the same name")
+    with pytest.raises(InputError, match="weights with the SHA-256"):
+        EncodingChoice(str(weights)).check(key, tmp_path)

@@ -13,8 +13,8 @@ import skimage.data
 from PIL import Image
 
 import fewmatch
-from fewmatch.cli.commands.pca import _identity
 from fewmatch.cli.main import run
+from fewmatch.encoders.identity import identity_at_any_size
 
 Result = tuple[int, str, str]
 MINI = ("-e", "mini", "--device", "cpu", "--dtype", "float32")
@@ -211,8 +211,8 @@ def test_the_identity_of_a_basis_is_all_that_features_depend_on() -> None:
         "decoder": 1,
     }
 
-    def changed(part: str | None, **more: object) -> dict[str, str]:
-        return _identity({**key, part: {**key[part], **more}} if part else {**key, **more})
+    def changed(part: str | None, **more: object) -> str | None:
+        return identity_at_any_size({**key, part: {**key[part], **more}} if part else {**key, **more})
 
     others = [
         changed("encoder", family="clip"),
@@ -226,10 +226,10 @@ def test_the_identity_of_a_basis_is_all_that_features_depend_on() -> None:
         changed("preprocessing", interpolation="lanczos"),
         changed("preprocessing", mirror=True),
     ]
-    assert len({one["identity"] for one in (_identity(key), *others)}) == len(others) + 1
+    assert len({identity_at_any_size(key), *others}) == len(others) + 1
     same = changed("encoder", name="b"), changed("preprocessing", dense=128, rule="pad"), changed(None, decoder=2)
-    assert all(one == _identity(key) for one in same)
-    assert _identity({**key, "encoder": {"name": "a", "digest": "d"}}) == {}
+    assert all(one == identity_at_any_size(key) for one in same)
+    assert identity_at_any_size({**key, "encoder": {"name": "a", "digest": "d"}}) is None
 
 
 def test_every_option_changes_what_it_should(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -470,7 +470,7 @@ def change_split(folder: Path) -> None:
 def test_what_changed_is_scored_again_and_said(
     change: Any, kinds: dict[str, int], value: float | None, scored: int, tmp_path: Path, capsys: Any
 ) -> None:
-    """One of two pairs changes; with the right number, which a run without records has too. Features are encoded anew each time."""
+    """One of two pairs changes; with the right number, which a run without records has too. Features are encoded again each time."""
     folder = twice(tmp_path / "spair")
     base = ("pck", folder, "--kind", "spair", *MINI, "--size", 64, "--mask", folder / "masks", "--no-cache")
     kept = (*base, "--records", tmp_path / "records.jsonl")

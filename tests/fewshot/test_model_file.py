@@ -12,10 +12,10 @@ import pytest
 import safetensors.torch
 import torch
 
-from fewmatch.encoders.identity import canonical
+from fewmatch.encoders.identity import canonical, state_digest
 from fewmatch.errors import InputError
 from fewmatch.fewshot import METHODS, Labeller
-from fewmatch.fewshot.labelling.model_file import _checksum, load_labeller, save_labeller
+from fewmatch.fewshot.labelling.model_file import load_labeller, save_labeller
 
 KEY = {"encoder": {"name": "mini", "digest": "abc"}, "layer": "last"}
 
@@ -121,7 +121,7 @@ def rewrite(path: Path, change: dict[str, Any], tensors: dict[str, torch.Tensor 
         header = json.loads(file.metadata()["fewmatch"])
         now = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     now = {name: tensor for name, tensor in {**now, **(tensors or {})}.items() if tensor is not None}
-    header = header | {"sha256": _checksum(now)} | change
+    header = header | {"sha256": state_digest(now)} | change
     path.write_bytes(safetensors.torch.save(now, {"fewmatch": canonical(header).decode()}))
 
 

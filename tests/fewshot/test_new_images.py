@@ -153,7 +153,7 @@ def test_equals_the_definition(transductive: bool) -> None:
 
 
 def test_covers_the_true_accuracy_where_the_interval_over_episodes_does_not() -> None:
-    """20 classes of 30 images, 600 episodes of 5 ways and 5 shots; images are drawn anew 200 times, and the true accuracy is known."""
+    """20 classes of 30 images, 600 episodes of 5 ways and 5 shots; new images are drawn 200 times, and the true accuracy is known."""
     rng = np.random.default_rng(0)
     means = 0.6 * rng.normal(size=(20, 16))
 

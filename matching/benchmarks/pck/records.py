@@ -181,7 +181,7 @@ def images_digest(records: Sequence[PairRecord]) -> str | None:
 def run_key(convention: Convention, encoder: Mapping[str, Any], benchmark: Benchmark) -> str:
     """A short name for what all records of a run have in common; `pair_inputs` covers what differs from pair to pair.
 
-    Alphas, `<=` or `<` and the headline's average are in neither: the same records are counted anew.
+    Alphas, `<=` or `<` and the headline's average are in neither: the same records are counted again.
 
     Args:
         encoder: facts of the encoder as its features' key has them (`FeatureStore` meta, or `fewmatch.encoders.store.plan.EncodingPlan.key`).
